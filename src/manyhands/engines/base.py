@@ -1,0 +1,115 @@
+"""What every engine is: a place where sessions attach, ask and are answered.
+
+An engine that others write implements these two protocols and runs `manyhands.testing`'s contract suite. Verbs are not
+methods but the request objects of `events`, in lists: the same objects that the core applies and the wire carries.
+
+    session ── Port.send([Put, Lease, …]) ──> Engine
+       ^                                        │
+       └───────── sink([Done, Granted, …]) <────┘   in any thread, in order for each session
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from manyhands.events import Attach, Attached, Reply, Request
+from manyhands.model import Durability, Features, Limits
+
+Sink = Callable[[Sequence[Reply]], None]
+"""Takes the replies and unasked events of one session, in order. Called from any thread, also from inside `send`; it must
+return soon, must not block, and may call `send` of its own port (which then only queues the requests)."""
+
+
+class Waiter:
+    """One thread's wait for one answer; `Port.wait` blocks on it, the sink ends it. Not reusable.
+
+    A bare lock: half the cost of threading.Event, and a wait of zero seconds costs nothing.
+    """
+
+    __slots__ = ("_lock", "is_set")
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """End the wait; called once."""
+        self.is_set = True
+        self._lock.release()
+
+    def block(self, timeout_s: float) -> bool:
+        """Wait at most timeout_s (below 0: for ever); whether it is set. Only one thread may wait."""
+        if self.is_set:
+            return True
+        # Short slices so that Ctrl-C works on Windows, where a lock's wait cannot be interrupted.
+        deadline = time.monotonic() + timeout_s if timeout_s >= 0 else None
+        while not self.is_set:
+            left = 0.5 if deadline is None else min(0.5, deadline - time.monotonic())
+            if left <= 0:
+                break
+            if self._lock.acquire(timeout=left):
+                self._lock.release()
+        return self.is_set
+
+
+class Port(Protocol):
+    """One session's end of an engine. All methods are thread-safe."""
+
+    @property
+    def attached(self) -> Attached:
+        """What the engine said of itself when the session attached (the newest answer, after a reconnect)."""
+        ...
+
+    def send(self, requests: Sequence[Request]) -> None:
+        """Hand requests over, in order; answers come to the sink, perhaps before this returns. Never waits for one.
+
+        Raises:
+            ServerUnavailable: the port is closed for good. A connection that is only broken raises nothing: the requests
+                are kept and sent again.
+        """
+        ...
+
+    def wait(self, waiter: Waiter, timeout_s: float) -> bool:
+        """Block this thread until the waiter is set or timeout_s is over (below 0: no limit); whether it is set.
+
+        An engine behind a socket lets the waiting thread itself read it: one thread switch less for each answer.
+        """
+        ...
+
+    def detach(self, *, goodbye: bool = True) -> None:
+        """End the session: with a goodbye for good, without one as if the connection had been cut. Idempotent."""
+        ...
+
+
+class Engine(Protocol):
+    """Where queues live and the promises are kept."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def durability(self) -> Durability:
+        """What an acknowledgement means here, found by looking at the backing store's settings."""
+        ...
+
+    @property
+    def features(self) -> Features: ...
+
+    @property
+    def limits(self) -> Limits: ...
+
+    def attach(self, attach: Attach, sink: Sink) -> Port:
+        """Open or resume a session. A second attach of a live session takes it over from the first.
+
+        Raises:
+            EngineUnavailable, AuthenticationFailed, ServerUnavailable: as the engine's kind can fail.
+        """
+        ...
+
+    def close(self, *, closing_reason: str = "") -> None:
+        """Stop: tell every session `Closing`, settle nothing, release files and sockets. Idempotent."""
+        ...

@@ -1,0 +1,392 @@
+"""What a client asks of an engine and what the engine answers: one vocabulary for the core, every engine and the wire.
+
+A session sends *requests*; each with a `rid` above 0 gets exactly one *reply* with the same rid, in any order: a waiting
+`Lease` is parked and never blocks a `Settle` behind it. `Recall` and `Closing` come unasked. The core takes these objects,
+the wire carries these objects, an engine that others write answers these objects; nothing is translated in between.
+
+Waiting: `wait_s` is how long the engine may park a request: 0 not at all, below 0 for ever. The engine ends the wait
+itself (`Granted` with no deliveries, `Failed` "full"), so that every request has one answer.
+
+Sending again: a request that changes something carries `seq`, counted from 1 by the session for each *stream* (the
+queue's name for puts, "" for everything else that has a seq). The engine keeps one watermark for each session and stream:
+a seq at or below it was applied before and is answered as a success without being applied again. A refused request
+leaves a hole in the watermark, so that a resend of it is tried anew; `floor` (the lowest seq that the session still
+awaits an answer for) lets the engine forget holes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from manyhands.model import (
+    DeadLetter,
+    Delivery,
+    Durability,
+    Features,
+    Limits,
+    Message,
+    QueueStats,
+    SessionStats,
+    Settlement,
+)
+
+FOREVER = -1.0
+
+
+class _Event(msgspec.Struct, array_like=True, frozen=True):
+    pass
+
+
+# -- requests: queues ----------------------------------------------------------------------------------------------
+
+
+class Declare(_Event, tag=1):
+    """Make the queue known, and its bound. maxsize 0 keeps what there is; a conflicting bound is Failed "usage"."""
+
+    rid: int
+    queue: str
+    maxsize: int = 0
+
+
+class Put(_Event, tag=2):
+    """Add messages to a queue: all or none. Answer: Done once they are as durable as the engine promises.
+
+    Failed: "full" (after wait_s), "shut_down", "payload_too_large", "usage" (more messages than the bound can ever hold),
+    "lease_lost" (cause is not a live lease of this session).
+    """
+
+    rid: int
+    queue: str
+    seq: int
+    floor: int
+    messages: list[Message]
+    wait_s: float = FOREVER
+    cause: int = 0
+    """Token of the lease under which it is put, or 0. A message whose id was already put under the same *leased message*
+    (by this or an earlier holder) is dropped as the same one."""
+
+
+class Lease(_Event, tag=3):
+    """Ask for up to max_n messages; answered with at least one as soon as there is one. Answer: Granted, oldest first.
+
+    The first begin_n of the answer count as begun (a get is waiting for them); the rest are prefetched. A message that was
+    with a lost consumer travels alone. Granted is empty when wait_s is over; Failed "shut_down" when the queue is shut
+    down and has nothing more. Before an empty answer the engine recalls what other sessions hold unbegun.
+    """
+
+    rid: int
+    queue: str
+    max_n: int = 1
+    begin_n: int = 1
+    wait_s: float = FOREVER
+
+
+class Withdraw(_Event, tag=4):
+    """End the wait of the parked request `target` now. That request is answered in its usual way; this one has no reply."""
+
+    target: int
+
+
+class Begin(_Event, tag=5):
+    """These prefetched deliveries were returned by a get: from here they are charged if their holder dies. No reply."""
+
+    queue: str
+    tokens: list[int]
+
+
+class Recalled(_Event, tag=6):
+    """The answer to Recall: these unbegun deliveries are released (charged nothing, to the head). May be none. No reply."""
+
+    queue: str
+    tokens: list[int]
+
+
+class Settle(_Event, tag=7):
+    """End deliveries. Answer: Settled, which names those whose lease was lost."""
+
+    rid: int
+    seq: int
+    floor: int
+    settlements: list[Settlement]
+
+
+class Extend(_Event, tag=8):
+    """Count the silence of these leases anew from now. Answer: Settled, naming those lost.
+
+    Every request and Ping of a session does the same for all its leases; this is for the few that need to be sure.
+    """
+
+    rid: int
+    tokens: list[int]
+
+
+class TaskDone(_Event, tag=9):
+    """Count n entries of the queue as finished without ending a lease. Answer: Done, or Failed "too_many_task_done"."""
+
+    rid: int
+    seq: int
+    floor: int
+    queue: str
+    n: int = 1
+
+
+class Join(_Event, tag=10):
+    """Wait until the queue has nothing unfinished. Answer: Count (what is unfinished when the wait ended)."""
+
+    rid: int
+    queue: str
+    wait_s: float = FOREVER
+
+
+class ShutDown(_Event, tag=11):
+    """The broadcast stop: puts fail from now, gets fail when the queue is empty. immediate: what is not handed out is
+    dropped now and counts as finished. Lasts until the engine is opened again. Answer: Done."""
+
+    rid: int
+    queue: str
+    immediate: bool = False
+
+
+class Size(_Event, tag=12):
+    """Answer: QueueInfo with this one queue's numbers; an unknown queue is declared."""
+
+    rid: int
+    queue: str
+
+
+class Result(_Event, tag=13):
+    """Fetch a result by message id, waiting for it. Answer: Outcome; Failed "unknown_id" when no such message exists."""
+
+    rid: int
+    id: str
+    wait_s: float = FOREVER
+    forget: bool = False
+    """Drop the stored result once this reply is out."""
+
+
+class Ping(_Event, tag=14):
+    """The heartbeat. Answer: Pong. Extends every lease of the session."""
+
+    rid: int
+
+
+class Goodbye(_Event, tag=15):
+    """This session ends for good: its unbegun deliveries are released, its other leases given back with reason "goodbye"
+    (settle first what should be acked), its parked requests withdrawn. No reply."""
+
+
+class ReportDead(_Event, tag=16):
+    """A parent says that the child with this session id is dead: its leases return at once. Answer: Done."""
+
+    rid: int
+    session: str
+    reason: str = ""
+
+
+# -- requests: administration --------------------------------------------------------------------------------------
+
+
+class Stats(_Event, tag=20):
+    """Answer: StatsReply for the named queues, or all when the list is empty."""
+
+    rid: int
+    queues: list[str] = []
+
+
+class Peek(_Event, tag=21):
+    """Look at what is ready or delayed, soonest first, without leasing. Answer: Peeked."""
+
+    rid: int
+    queue: str
+    limit: int = 20
+
+
+class Purge(_Event, tag=22):
+    """Drop everything ready or delayed; leased messages are not touched. Answer: Count of what was dropped."""
+
+    rid: int
+    queue: str
+
+
+class DeadList(_Event, tag=23):
+    """Answer: DeadLetters, newest first. An empty queue name means all queues; ids narrows to those messages."""
+
+    rid: int
+    queue: str = ""
+    ids: list[str] = []
+    limit: int = 100
+
+
+class DeadRetry(_Event, tag=24):
+    """Put dead letters back at the tail of their queue with a fresh count. No ids: all. Answer: Count."""
+
+    rid: int
+    queue: str
+    ids: list[str] = []
+
+
+class DeadDrop(_Event, tag=25):
+    """Delete dead letters. No ids: all. Answer: Count."""
+
+    rid: int
+    queue: str
+    ids: list[str] = []
+
+
+Request = (
+    Declare
+    | Put
+    | Lease
+    | Withdraw
+    | Begin
+    | Recalled
+    | Settle
+    | Extend
+    | TaskDone
+    | Join
+    | ShutDown
+    | Size
+    | Result
+    | Ping
+    | Goodbye
+    | ReportDead
+    | Stats
+    | Peek
+    | Purge
+    | DeadList
+    | DeadRetry
+    | DeadDrop
+)
+
+# -- replies -------------------------------------------------------------------------------------------------------
+
+
+class Done(_Event, tag=64):
+    """It is done, as durably as the engine promises."""
+
+    rid: int
+
+
+class Failed(_Event, tag=65):
+    """Nothing was changed. code and text are errors.from_code's."""
+
+    rid: int
+    code: str
+    text: str
+    facts: dict[str, Any] | None = None
+
+
+class Granted(_Event, tag=66):
+    """Deliveries, now leased to this session; empty when the wait is over."""
+
+    rid: int
+    deliveries: list[Delivery]
+
+
+class Settled(_Event, tag=67):
+    """All settlements were applied but for these tokens, whose leases were lost."""
+
+    rid: int
+    lost: list[int] = []
+
+
+class Count(_Event, tag=68):
+    rid: int
+    n: int
+
+
+class QueueInfo(_Event, tag=69):
+    rid: int
+    stats: QueueStats
+
+
+class Outcome(_Event, tag=70):
+    """A result. value is None while there is none (the wait is over). id and queue are what the value is sealed to."""
+
+    rid: int
+    id: str
+    queue: str = ""
+    value: bytes | None = None
+
+
+class Pong(_Event, tag=71):
+    rid: int
+
+
+class StatsReply(_Event, tag=72):
+    rid: int
+    queues: list[QueueStats]
+    sessions: list[SessionStats]
+    uptime_s: float
+
+
+class Peeked(_Event, tag=73):
+    rid: int
+    messages: list[Message]
+
+
+class DeadLetters(_Event, tag=74):
+    rid: int
+    letters: list[DeadLetter]
+
+
+class Recall(_Event, tag=90):
+    """Others wait for this queue: give back up to n deliveries that no get has returned. Answered by Recalled."""
+
+    queue: str
+    n: int
+
+
+class Closing(_Event, tag=91):
+    """The engine's owner is going away on purpose; nothing was settled. Sessions stay valid if it comes back."""
+
+    reason: str = ""
+
+
+Reply = (
+    Done
+    | Failed
+    | Granted
+    | Settled
+    | Count
+    | QueueInfo
+    | Outcome
+    | Pong
+    | StatsReply
+    | Peeked
+    | DeadLetters
+    | Recall
+    | Closing
+)
+
+# -- attaching -----------------------------------------------------------------------------------------------------
+
+
+class Attach(_Event, tag=110):
+    """Who is here: a new session, or the same one back after its connection broke."""
+
+    session: str
+    """At least 96 random bits, as text; whoever knows it is that session."""
+    name: str = ""
+    """For people: host, pid, program."""
+    held: list[int] | None = None
+    """None: a new session. Else it resumes and holds these tokens; other leases of the session never arrived: they are
+    released, charged nothing."""
+    next_seq: dict[str, int] = {}
+    """Reserved for a session that resumes at an engine which forgot it."""
+
+
+class Attached(_Event, tag=111):
+    """The engine's side of it."""
+
+    engine: str
+    """Its kind: memory, sqlite, …"""
+    durability: Durability
+    features: Features
+    limits: Limits
+    is_resumed: bool = False
+    """Whether the engine still knew this session; if not, its leases are gone and unanswered requests are applied anew."""
+    lost: list[int] = []
+    """Of the held tokens: those that are no longer this session's."""

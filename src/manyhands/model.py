@@ -1,0 +1,189 @@
+"""The nouns: what is stored, leased and settled. design words, one meaning each; see docs/architecture.md.
+
+All are msgspec structs laid out as arrays, so that the same object is the in-memory record, the wire's form and the stored
+form. Fields are only ever added at the end, with a default.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+MIN_PRIORITY, MAX_PRIORITY = -9, 9
+
+# Defaults users depend on (docs/guarantees.md).
+DEFAULT_PORT = 5959
+LEASE_S = 30.0
+HEARTBEAT_S = 5.0
+RESUME_S = 1.0
+MAX_BODY_BYTES = 256 * 1024 * 1024
+MAX_DELIVERIES = 3
+DEDUPE_S = 600.0
+WATERMARK_KEPT_S = 24 * 3600.0
+
+
+class Kind(IntEnum):
+    """What a message is for. `get` returns items only."""
+
+    ITEM = 0
+    CALL = 1
+    TASK = 2
+
+
+class Options(msgspec.Struct, array_like=True, frozen=True):
+    """Headers that most messages do without; a message with none of them carries no Options at all."""
+
+    dedupe: bool = False
+    """The id was given by the caller: a second put with it, until dedupe_s after completion, is dropped as the same."""
+    expires_at: float = 0.0
+    """UTC seconds after which the message is dropped undelivered; 0 is never."""
+    keep_result_s: float = 0.0
+    """Seconds to keep the result after it is stored; 0 means until a waiting client received it."""
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One immutable entry of a queue. The body is opaque to everyone but its producer and its consumer."""
+
+    id: str
+    body: bytes
+    seal: bytes = b""
+    """The signature over id, queue, kind, direction and body, with the key id and the encoding (codec.py)."""
+    kind: int = 0
+    priority: int = 0
+    """-9 to 9; larger is sooner."""
+    due_at: float = 0.0
+    """UTC seconds before which it is not delivered; 0 is at once."""
+    max_deliveries: int = MAX_DELIVERIES
+    """At this many charged deliveries without an ack it becomes a dead letter; 1 means at most once."""
+    options: Options | None = None
+
+
+class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A message as handed to one consumer, with the token that proves its lease."""
+
+    token: int
+    """Unique in the life of the engine's store and growing: a fencing token."""
+    attempt: int
+    """1 for the first charged delivery."""
+    message: Message
+
+
+class SettleKind(IntEnum):
+    """How a delivery ends."""
+
+    ACK = 0
+    """Done; the message is gone, its result (if any) stored in the same step."""
+    NACK = 1
+    """Failed for now: again after delay_s, at the head; a dead letter if its deliveries are used up."""
+    REJECT = 2
+    """Never again: to the dead letters, with the reason."""
+    RELEASE = 3
+    """Not begun: back to the head untouched, and this delivery charged nothing."""
+
+
+class Settlement(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The end of one delivery. A token that is not a live lease of this session changes nothing and is reported lost."""
+
+    token: int
+    kind: int = SettleKind.ACK
+    is_task_done: bool = False
+    """Whether this counts as `task_done` for `join` (task_done, receive and iteration do; implicit settlement does not)."""
+    delay_s: float = 0.0
+    reason: str = ""
+    result: bytes | None = None
+    """What the call returned or raised, encoded and sealed by the consumer; None stores nothing."""
+
+
+class Attempt(msgspec.Struct, array_like=True, frozen=True):
+    """One charged delivery in a message's history."""
+
+    attempt: int
+    consumer: str
+    """The session's name: host, pid and program of who had it."""
+    leased_at: float
+    ended_at: float
+    outcome: str
+    """nack, reject, lost (the consumer died or fell silent), released."""
+    reason: str = ""
+
+
+class DeadLetter(msgspec.Struct, array_like=True, frozen=True):
+    """A message that will not be delivered again unless somebody retries it."""
+
+    queue: str
+    message: Message
+    died_at: float
+    reason: str
+    history: list[Attempt]
+
+
+class Durability(msgspec.Struct, array_like=True, frozen=True):
+    """What an acknowledgement means at an engine, as found when it was opened."""
+
+    level: str
+    """"process" (survives any client's death), "disk" (also kill -9 of the server and power loss), "replicated"."""
+    text: str
+    """The same as one sentence for people, with the setting that was checked."""
+
+
+class Features(msgspec.Struct, array_like=True, frozen=True):
+    """What an engine can do; asking for anything else raises UnsupportedFeature."""
+
+    priorities: bool = True
+    delays: bool = True
+    bounded: bool = True
+    results: bool = True
+    dedupe: bool = True
+    join: bool = True
+    survives_restart: bool = False
+
+
+class Limits(msgspec.Struct, array_like=True, frozen=True):
+    """An engine's numbers; tests make them small, users rarely touch them."""
+
+    max_body_bytes: int = MAX_BODY_BYTES
+    lease_s: float = LEASE_S
+    heartbeat_s: float = HEARTBEAT_S
+    resume_s: float = RESUME_S
+    dedupe_s: float = DEDUPE_S
+    watermark_kept_s: float = WATERMARK_KEPT_S
+    recall_after_s: float = 0.005
+    """How long a waiting lease waits before others are asked to give back what they have not begun."""
+    recall_answer_s: float = 1.0
+    """How long such an answer may take before the waiting lease is told Empty without it."""
+
+
+class QueueStats(msgspec.Struct, array_like=True, frozen=True):
+    """One queue at one moment. Counters run since the store was created."""
+
+    name: str
+    maxsize: int
+    ready: int
+    """Waiting and due now."""
+    delayed: int
+    leased: int
+    """Handed out, prefetched included."""
+    unbegun: int
+    """Of those leased: prefetched by a client and not yet returned by any get."""
+    dead: int
+    unfinished: int
+    """What join() waits for."""
+    waiting: int
+    """Consumers waiting in get."""
+    put_total: int
+    done_total: int
+    redelivered_total: int
+    dead_total: int
+    is_shut_down: bool = False
+
+
+class SessionStats(msgspec.Struct, array_like=True, frozen=True):
+    """One client or worker as the engine sees it."""
+
+    id: str
+    name: str
+    is_connected: bool
+    attached_at: float
+    leases: int
+    waiting: int
