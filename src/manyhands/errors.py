@@ -197,7 +197,7 @@ if sys.version_info >= (3, 13):
     ShutDown = queue.ShutDown
 else:
 
-    class ShutDown(Exception):  # noqa: N818 - the standard library's name, from 3.13 on
+    class ShutDown(Exception):
         """`put` or `get` on a queue that was shut down; Python 3.13's `queue.ShutDown` on every version."""
 
 

@@ -42,7 +42,7 @@ class _Event(msgspec.Struct, array_like=True, frozen=True):
 # -- requests: queues ----------------------------------------------------------------------------------------------
 
 
-class Declare(_Event, tag=1):
+class Declare(_Event, array_like=True, frozen=True, tag=1):
     """Make the queue known, and its bound. maxsize 0 keeps what there is; a conflicting bound is Failed "usage"."""
 
     rid: int
@@ -50,7 +50,7 @@ class Declare(_Event, tag=1):
     maxsize: int = 0
 
 
-class Put(_Event, tag=2):
+class Put(_Event, array_like=True, frozen=True, tag=2):
     """Add messages to a queue: all or none. Answer: Done once they are as durable as the engine promises.
 
     Failed: "full" (after wait_s), "shut_down", "payload_too_large", "usage" (more messages than the bound can ever hold),
@@ -68,7 +68,7 @@ class Put(_Event, tag=2):
     (by this or an earlier holder) is dropped as the same one."""
 
 
-class Lease(_Event, tag=3):
+class Lease(_Event, array_like=True, frozen=True, tag=3):
     """Ask for up to max_n messages; answered with at least one as soon as there is one. Answer: Granted, oldest first.
 
     The first begin_n of the answer count as begun (a get is waiting for them); the rest are prefetched. A message that was
@@ -83,27 +83,27 @@ class Lease(_Event, tag=3):
     wait_s: float = FOREVER
 
 
-class Withdraw(_Event, tag=4):
+class Withdraw(_Event, array_like=True, frozen=True, tag=4):
     """End the wait of the parked request `target` now. That request is answered in its usual way; this one has no reply."""
 
     target: int
 
 
-class Begin(_Event, tag=5):
+class Begin(_Event, array_like=True, frozen=True, tag=5):
     """These prefetched deliveries were returned by a get: from here they are charged if their holder dies. No reply."""
 
     queue: str
     tokens: list[int]
 
 
-class Recalled(_Event, tag=6):
+class Recalled(_Event, array_like=True, frozen=True, tag=6):
     """The answer to Recall: these unbegun deliveries are released (charged nothing, to the head). May be none. No reply."""
 
     queue: str
     tokens: list[int]
 
 
-class Settle(_Event, tag=7):
+class Settle(_Event, array_like=True, frozen=True, tag=7):
     """End deliveries. Answer: Settled, which names those whose lease was lost."""
 
     rid: int
@@ -112,7 +112,7 @@ class Settle(_Event, tag=7):
     settlements: list[Settlement]
 
 
-class Extend(_Event, tag=8):
+class Extend(_Event, array_like=True, frozen=True, tag=8):
     """Count the silence of these leases anew from now. Answer: Settled, naming those lost.
 
     Every request and Ping of a session does the same for all its leases; this is for the few that need to be sure.
@@ -122,7 +122,7 @@ class Extend(_Event, tag=8):
     tokens: list[int]
 
 
-class TaskDone(_Event, tag=9):
+class TaskDone(_Event, array_like=True, frozen=True, tag=9):
     """Count n entries of the queue as finished without ending a lease. Answer: Done, or Failed "too_many_task_done"."""
 
     rid: int
@@ -132,7 +132,7 @@ class TaskDone(_Event, tag=9):
     n: int = 1
 
 
-class Join(_Event, tag=10):
+class Join(_Event, array_like=True, frozen=True, tag=10):
     """Wait until the queue has nothing unfinished. Answer: Count (what is unfinished when the wait ended)."""
 
     rid: int
@@ -140,7 +140,7 @@ class Join(_Event, tag=10):
     wait_s: float = FOREVER
 
 
-class ShutDown(_Event, tag=11):
+class ShutDown(_Event, array_like=True, frozen=True, tag=11):
     """The broadcast stop: puts fail from now, gets fail when the queue is empty. immediate: what is not handed out is
     dropped now and counts as finished. Lasts until the engine is opened again. Answer: Done."""
 
@@ -149,14 +149,14 @@ class ShutDown(_Event, tag=11):
     immediate: bool = False
 
 
-class Size(_Event, tag=12):
+class Size(_Event, array_like=True, frozen=True, tag=12):
     """Answer: QueueInfo with this one queue's numbers; an unknown queue is declared."""
 
     rid: int
     queue: str
 
 
-class Result(_Event, tag=13):
+class Result(_Event, array_like=True, frozen=True, tag=13):
     """Fetch a result by message id, waiting for it. Answer: Outcome; Failed "unknown_id" when no such message exists."""
 
     rid: int
@@ -166,18 +166,18 @@ class Result(_Event, tag=13):
     """Drop the stored result once this reply is out."""
 
 
-class Ping(_Event, tag=14):
+class Ping(_Event, array_like=True, frozen=True, tag=14):
     """The heartbeat. Answer: Pong. Extends every lease of the session."""
 
     rid: int
 
 
-class Goodbye(_Event, tag=15):
+class Goodbye(_Event, array_like=True, frozen=True, tag=15):
     """This session ends for good: its unbegun deliveries are released, its other leases given back with reason "goodbye"
     (settle first what should be acked), its parked requests withdrawn. No reply."""
 
 
-class ReportDead(_Event, tag=16):
+class ReportDead(_Event, array_like=True, frozen=True, tag=16):
     """A parent says that the child with this session id is dead: its leases return at once. Answer: Done."""
 
     rid: int
@@ -188,14 +188,14 @@ class ReportDead(_Event, tag=16):
 # -- requests: administration --------------------------------------------------------------------------------------
 
 
-class Stats(_Event, tag=20):
+class Stats(_Event, array_like=True, frozen=True, tag=20):
     """Answer: StatsReply for the named queues, or all when the list is empty."""
 
     rid: int
     queues: list[str] = []
 
 
-class Peek(_Event, tag=21):
+class Peek(_Event, array_like=True, frozen=True, tag=21):
     """Look at what is ready or delayed, soonest first, without leasing. Answer: Peeked."""
 
     rid: int
@@ -203,14 +203,14 @@ class Peek(_Event, tag=21):
     limit: int = 20
 
 
-class Purge(_Event, tag=22):
+class Purge(_Event, array_like=True, frozen=True, tag=22):
     """Drop everything ready or delayed; leased messages are not touched. Answer: Count of what was dropped."""
 
     rid: int
     queue: str
 
 
-class DeadList(_Event, tag=23):
+class DeadList(_Event, array_like=True, frozen=True, tag=23):
     """Answer: DeadLetters, newest first. An empty queue name means all queues; ids narrows to those messages."""
 
     rid: int
@@ -219,7 +219,7 @@ class DeadList(_Event, tag=23):
     limit: int = 100
 
 
-class DeadRetry(_Event, tag=24):
+class DeadRetry(_Event, array_like=True, frozen=True, tag=24):
     """Put dead letters back at the tail of their queue with a fresh count. No ids: all. Answer: Count."""
 
     rid: int
@@ -227,7 +227,7 @@ class DeadRetry(_Event, tag=24):
     ids: list[str] = []
 
 
-class DeadDrop(_Event, tag=25):
+class DeadDrop(_Event, array_like=True, frozen=True, tag=25):
     """Delete dead letters. No ids: all. Answer: Count."""
 
     rid: int
@@ -263,13 +263,13 @@ Request = (
 # -- replies -------------------------------------------------------------------------------------------------------
 
 
-class Done(_Event, tag=64):
+class Done(_Event, array_like=True, frozen=True, tag=64):
     """It is done, as durably as the engine promises."""
 
     rid: int
 
 
-class Failed(_Event, tag=65):
+class Failed(_Event, array_like=True, frozen=True, tag=65):
     """Nothing was changed. code and text are errors.from_code's."""
 
     rid: int
@@ -278,31 +278,31 @@ class Failed(_Event, tag=65):
     facts: dict[str, Any] | None = None
 
 
-class Granted(_Event, tag=66):
+class Granted(_Event, array_like=True, frozen=True, tag=66):
     """Deliveries, now leased to this session; empty when the wait is over."""
 
     rid: int
     deliveries: list[Delivery]
 
 
-class Settled(_Event, tag=67):
+class Settled(_Event, array_like=True, frozen=True, tag=67):
     """All settlements were applied but for these tokens, whose leases were lost."""
 
     rid: int
     lost: list[int] = []
 
 
-class Count(_Event, tag=68):
+class Count(_Event, array_like=True, frozen=True, tag=68):
     rid: int
     n: int
 
 
-class QueueInfo(_Event, tag=69):
+class QueueInfo(_Event, array_like=True, frozen=True, tag=69):
     rid: int
     stats: QueueStats
 
 
-class Outcome(_Event, tag=70):
+class Outcome(_Event, array_like=True, frozen=True, tag=70):
     """A result. value is None while there is none (the wait is over). id and queue are what the value is sealed to."""
 
     rid: int
@@ -311,35 +311,35 @@ class Outcome(_Event, tag=70):
     value: bytes | None = None
 
 
-class Pong(_Event, tag=71):
+class Pong(_Event, array_like=True, frozen=True, tag=71):
     rid: int
 
 
-class StatsReply(_Event, tag=72):
+class StatsReply(_Event, array_like=True, frozen=True, tag=72):
     rid: int
     queues: list[QueueStats]
     sessions: list[SessionStats]
     uptime_s: float
 
 
-class Peeked(_Event, tag=73):
+class Peeked(_Event, array_like=True, frozen=True, tag=73):
     rid: int
     messages: list[Message]
 
 
-class DeadLetters(_Event, tag=74):
+class DeadLetters(_Event, array_like=True, frozen=True, tag=74):
     rid: int
     letters: list[DeadLetter]
 
 
-class Recall(_Event, tag=90):
+class Recall(_Event, array_like=True, frozen=True, tag=90):
     """Others wait for this queue: give back up to n deliveries that no get has returned. Answered by Recalled."""
 
     queue: str
     n: int
 
 
-class Closing(_Event, tag=91):
+class Closing(_Event, array_like=True, frozen=True, tag=91):
     """The engine's owner is going away on purpose; nothing was settled. Sessions stay valid if it comes back."""
 
     reason: str = ""
@@ -364,7 +364,7 @@ Reply = (
 # -- attaching -----------------------------------------------------------------------------------------------------
 
 
-class Attach(_Event, tag=110):
+class Attach(_Event, array_like=True, frozen=True, tag=110):
     """Who is here: a new session, or the same one back after its connection broke."""
 
     session: str
@@ -378,7 +378,7 @@ class Attach(_Event, tag=110):
     """Reserved for a session that resumes at an engine which forgot it."""
 
 
-class Attached(_Event, tag=111):
+class Attached(_Event, array_like=True, frozen=True, tag=111):
     """The engine's side of it."""
 
     engine: str

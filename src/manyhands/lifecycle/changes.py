@@ -15,7 +15,7 @@ class _Change(msgspec.Struct, frozen=True, gc=False):
     pass
 
 
-class Stored(_Change):
+class Stored(_Change, frozen=True, gc=False):
     """A new message (also a dead letter that was retried: it gets a new n)."""
 
     n: int
@@ -23,7 +23,7 @@ class Stored(_Change):
     message: Message
 
 
-class Leased(_Change):
+class Leased(_Change, frozen=True, gc=False):
     """Handed out; deliveries already counts this one."""
 
     n: int
@@ -32,7 +32,7 @@ class Leased(_Change):
     deliveries: int
 
 
-class Freed(_Change):
+class Freed(_Change, frozen=True, gc=False):
     """A lease ended and the message goes back to the head (or waits until due_at)."""
 
     n: int
@@ -42,13 +42,13 @@ class Freed(_Change):
     history: list[Attempt]
 
 
-class Removed(_Change):
+class Removed(_Change, frozen=True, gc=False):
     """Acked, purged, expired or dropped: the message is gone, with what was noted of it."""
 
     n: int
 
 
-class Buried(_Change):
+class Buried(_Change, frozen=True, gc=False):
     """It became a dead letter; the row stays, out of every order."""
 
     n: int
@@ -57,14 +57,14 @@ class Buried(_Change):
     history: list[Attempt]
 
 
-class Produced(_Change):
+class Produced(_Change, frozen=True, gc=False):
     """Under the lease of message n, a message with this id was put: a rerun of n that puts it again is recognised."""
 
     n: int
     put_id: str
 
 
-class Marked(_Change):
+class Marked(_Change, frozen=True, gc=False):
     """The watermark of one session's stream, with the refused seqs at or below it."""
 
     session: str
@@ -73,7 +73,7 @@ class Marked(_Change):
     holes: tuple[int, ...]
 
 
-class SessionSeen(_Change):
+class SessionSeen(_Change, frozen=True, gc=False):
     """A session attached, or ended (ended_at above 0: its watermarks may be dropped watermark_kept_s later)."""
 
     session: str
@@ -81,7 +81,7 @@ class SessionSeen(_Change):
     ended_at: float
 
 
-class ResultKept(_Change):
+class ResultKept(_Change, frozen=True, gc=False):
     """A result, written in the step that acked its message. First write wins."""
 
     id: str
@@ -91,29 +91,29 @@ class ResultKept(_Change):
     """UTC seconds to keep it to; 0 is until it was received."""
 
 
-class ResultDropped(_Change):
+class ResultDropped(_Change, frozen=True, gc=False):
     id: str
 
 
-class Remembered(_Change):
+class Remembered(_Change, frozen=True, gc=False):
     """A caller-given id whose message is complete: further puts with it are dropped until then (UTC seconds)."""
 
     id: str
     until: float
 
 
-class Forgotten(_Change):
+class Forgotten(_Change, frozen=True, gc=False):
     id: str
 
 
-class QueueSet(_Change):
+class QueueSet(_Change, frozen=True, gc=False):
     """A queue exists, with this bound."""
 
     queue: str
     maxsize: int
 
 
-class Counted(_Change):
+class Counted(_Change, frozen=True, gc=False):
     """A queue's running counters after the step (at most one for each queue and step)."""
 
     queue: str
