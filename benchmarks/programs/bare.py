@@ -1,0 +1,105 @@
+"""The physical limits of the same machine in the same run: a raw TCP ping-pong and a bare relay. Prints JSON.
+
+argv: `pingpong N` echoes one byte N times between two processes; `relay N` sends N megabytes from one process through a
+second to a third and back, with recv_into and sendall and nothing else.
+"""
+
+import json
+import multiprocessing
+import socket
+import sys
+import time
+
+MB = 1024 * 1024
+
+
+def read_all(sock, view):
+    got = 0
+    while got < len(view):
+        n = sock.recv_into(view[got:])
+        if not n:
+            raise EOFError
+        got += n
+
+
+def echo(port, size):
+    sock = socket.create_connection(("127.0.0.1", port))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    buffer = memoryview(bytearray(size))
+    try:
+        while True:
+            read_all(sock, buffer)
+            sock.sendall(buffer)
+    except (EOFError, ConnectionResetError):
+        pass
+
+
+def relay(port, target):
+    """Forward megabytes from the client to the echo and back."""
+    upstream = socket.create_connection(("127.0.0.1", port))
+    downstream = socket.create_connection(("127.0.0.1", target))
+    buffer = memoryview(bytearray(MB))
+    try:
+        while True:
+            read_all(upstream, buffer)
+            downstream.sendall(buffer)
+            read_all(downstream, buffer)
+            upstream.sendall(buffer)
+    except (EOFError, ConnectionResetError):
+        pass
+
+
+def listener():
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    sock.listen()
+    return sock, sock.getsockname()[1]
+
+
+def main():
+    mode, n = sys.argv[1], int(sys.argv[2])
+    context = multiprocessing.get_context("spawn")
+    front, front_port = listener()
+    if mode == "pingpong":
+        child = context.Process(target=echo, args=(front_port, 1), daemon=True)
+        child.start()
+        peer, _ = front.accept()
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        byte, trips = memoryview(bytearray(1)), []
+        for _ in range(n):
+            t = time.perf_counter()
+            peer.sendall(byte)
+            read_all(peer, byte)
+            trips.append(time.perf_counter() - t)
+        trips.sort()
+        print(json.dumps({"p50": trips[n // 2], "p99": trips[n * 99 // 100]}))
+    else:
+        back, back_port = listener()
+        # relay() connects to both: the far echo is reached through `back`, which hands its socket on by acting as echo.
+        child = context.Process(target=relay, args=(front_port, back_port), daemon=True)
+        child.start()
+        peer, _ = front.accept()
+        far, _ = back.accept()
+        child2 = context.Process(target=echo_socket, args=(far,), daemon=True)
+        child2.start()
+        buffer = memoryview(bytearray(MB))
+        started = time.perf_counter()
+        for _ in range(n):
+            peer.sendall(buffer)
+            read_all(peer, buffer)
+        print(json.dumps({"mb_per_s": 2 * n / (time.perf_counter() - started)}))
+    peer.close()
+
+
+def echo_socket(sock):
+    buffer = memoryview(bytearray(MB))
+    try:
+        while True:
+            read_all(sock, buffer)
+            sock.sendall(buffer)
+    except (EOFError, ConnectionResetError):
+        pass
+
+
+if __name__ == "__main__":
+    main()
