@@ -1,0 +1,97 @@
+"""Addresses as users write them: `tcp://host:port`, and the URLs that name a store instead of a server."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from manyhands.errors import UnsupportedFeature, UsageError
+from manyhands.model import DEFAULT_PORT
+
+DEFAULT_URL = f"tcp://127.0.0.1:{DEFAULT_PORT}"
+SERVER_SCHEMES = ("tcp", "tls")
+STORE_SCHEMES = ("memory", "sqlite")
+LATER_SCHEMES = ("redis", "rediss", "valkey", "nats")
+
+EXAMPLE = f"write it like {DEFAULT_URL} or tcp://[::1]:{DEFAULT_PORT}"
+
+
+class Address(NamedTuple):
+    """Where a manyhands server listens."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The same as a URL; an IPv6 host gets its brackets back."""
+        return f"tcp://[{self.host}]:{self.port}" if ":" in self.host else f"tcp://{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can reach it. A name other than localhost is taken to be the network's."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def is_any(self) -> bool:
+        """Whether it means every interface of this machine, and so is nothing that a client could dial."""
+        return self.host in ("0.0.0.0", "::")
+
+
+def scheme_of(url: str) -> str:
+    """What stands before `://`, in lower case.
+
+    Raises:
+        UsageError: there is none, or it is not one of ours.
+        UnsupportedFeature: it names an engine that this version does not have.
+    """
+    if not isinstance(url, str):
+        raise UsageError(f"The address must be a URL as text, not {type(url).__name__}; {EXAMPLE}.")
+    scheme, found, _ = url.partition("://")
+    scheme = scheme.lower()
+    if not found:
+        raise UsageError(f"{url!r} has no scheme; {EXAMPLE}.")
+    if scheme in LATER_SCHEMES:
+        raise UnsupportedFeature(
+            f"{scheme}:// engines are not in this version of manyhands; use memory:// or sqlite:///file.db."
+        )
+    if scheme not in (*SERVER_SCHEMES, *STORE_SCHEMES):
+        raise UsageError(
+            f"{scheme}:// is not an address manyhands knows; use tcp://host:port, memory:// or sqlite:///file.db."
+        )
+    return scheme
+
+
+def parse_address(url: str) -> Address:
+    """The host and port of a `tcp://` URL.
+
+    Raises:
+        UsageError: it is not such a URL; the sentence says which part is wrong.
+        UnsupportedFeature: `tls://`, which this version cannot speak; nothing weaker is done instead.
+    """
+    scheme = scheme_of(url)
+    if scheme in STORE_SCHEMES:
+        raise UsageError(f"{url!r} names a store, not an address to listen on or connect to; {EXAMPLE}.")
+    if scheme == "tls":
+        raise UnsupportedFeature(
+            "tls:// is not in this version of manyhands; stay on loopback, use an SSH tunnel or VPN, or on a network you "
+            "trust serve tcp:// with insecure=True."
+        )
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise UsageError(f"{url!r} cannot be read as an address ({error}); {EXAMPLE}.") from None
+    if not host:
+        raise UsageError(f"{url!r} names no host; {EXAMPLE}, or tcp://0.0.0.0:{DEFAULT_PORT} to listen on every interface.")
+    if parts.username is not None or parts.password is not None:
+        raise UsageError("An address carries no user or key, since addresses end up in logs; pass authkey= instead.")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise UsageError(f"{url!r} has something after the port that means nothing here; {EXAMPLE}.")
+    return Address(host, DEFAULT_PORT if port is None else port)
