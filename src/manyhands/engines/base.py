@@ -10,6 +10,7 @@ methods but the request objects of `events`, in lists: the same objects that the
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,9 @@ from manyhands.model import Durability, Features, Limits
 Sink = Callable[[Sequence[Reply]], None]
 """Takes the replies and unasked events of one session, in order. Called from any thread, also from inside `send`; it must
 return soon, must not block, and may call `send` of its own port (which then only queues the requests)."""
+
+# Short on Windows, where a lock's wait cannot be interrupted, so that Ctrl-C works.
+_SLICE_S = 0.5 if sys.platform == "win32" else 3600.0
 
 
 class Waiter:
@@ -39,20 +43,24 @@ class Waiter:
     def set(self) -> None:
         """End the wait; called once."""
         self.is_set = True
-        self._lock.release()
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Make `block` return early although the wait is not over: its thread has something else to look at."""
+        try:  # noqa: SIM105 - a context manager would cost as much as the rest
+            self._lock.release()
+        except RuntimeError:  # already nudged, and nobody blocked since
+            pass
 
     def block(self, timeout_s: float) -> bool:
-        """Wait at most timeout_s (below 0: for ever); whether it is set. Only one thread may wait."""
+        """Wait at most timeout_s (below 0: for ever); whether it is set. Only one thread may wait. May return early."""
         if self.is_set:
             return True
-        # Short slices so that Ctrl-C works on Windows, where a lock's wait cannot be interrupted.
         deadline = time.monotonic() + timeout_s if timeout_s >= 0 else None
         while not self.is_set:
-            left = 0.5 if deadline is None else min(0.5, deadline - time.monotonic())
-            if left <= 0:
+            left = _SLICE_S if deadline is None else min(_SLICE_S, deadline - time.monotonic())
+            if left <= 0 or self._lock.acquire(timeout=left):
                 break
-            if self._lock.acquire(timeout=left):
-                self._lock.release()
         return self.is_set
 
 
@@ -64,8 +72,12 @@ class Port(Protocol):
         """What the engine said of itself when the session attached (the newest answer, after a reconnect)."""
         ...
 
-    def send(self, requests: Sequence[Request]) -> None:
+    def send(self, requests: Sequence[Request], *, may_gather: bool = False) -> None:
         """Hand requests over, in order; answers come to the sink, perhaps before this returns. Never waits for one.
+
+        Args:
+            may_gather: nobody waits for an answer soon, so an engine behind a socket may leave the writing to its own
+                thread, which then writes at once all that has gathered.
 
         Raises:
             ServerUnavailable: the port is closed for good. A connection that is only broken raises nothing: the requests
