@@ -86,6 +86,12 @@ class UnknownId(UsageError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class AddressInUse(UsageError, OSError):
+    """Another program listens on that port; the sentence names it where the platform tells."""
+
+    code = "address_in_use"
+
+
 # -- the store failed -----------------------------------------------------------------------------------------------
 
 
