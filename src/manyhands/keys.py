@@ -1,4 +1,4 @@
-"""Which key to use: the caller's, the environment's, or on loopback one made on first use and kept in the user's state folder.
+"""Which key to use: the caller's, the environment's, or on loopback one made on first use and kept for the user.
 
 The kept key lets programs of one user on one machine find each other with nothing configured, while other users of that
 machine stay out: its file can be read by its owner only.
@@ -119,8 +119,8 @@ def _read(path: Path) -> bytes:
         found = os.fstat(file.fileno())
         if os.name == "posix" and stat.S_IMODE(found.st_mode) & 0o077:
             raise UsageError(
-                f"The key file {path} can be read by other users (mode {stat.S_IMODE(found.st_mode):04o}), so it is no secret any "
-                "more; delete it to get a new one, or chmod 600 it if you are sure that nobody looked."
+                f"The key file {path} can be read by other users (mode {stat.S_IMODE(found.st_mode):04o}), so it is no "
+                "secret any more; delete it to get a new one, or chmod 600 it if you are sure that nobody looked."
             )
         if os.name == "posix" and found.st_uid != os.geteuid():
             raise UsageError(f"The key file {path} belongs to another user; delete it to get a new one, or pass authkey=.")
