@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import sys
 
+from manyhands.address import Address
 from manyhands.errors import AddressInUse, UsageError
 
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 15, 5, 3
@@ -38,16 +38,6 @@ def tune(sock: socket.socket) -> None:
         if option is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(level, option, value)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can dial that host. A name other than localhost counts as beyond."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -94,7 +84,7 @@ def _bound(family: int, address: object, *, is_dual: bool) -> socket.socket:
     return sock
 
 
-def dialable(sock: socket.socket) -> tuple[str, int]:
+def dialable(sock: socket.socket) -> Address:
     """An address of this listening socket that a program on this machine can dial."""
     host, port = sock.getsockname()[:2]
     if host == "0.0.0.0":
@@ -102,12 +92,7 @@ def dialable(sock: socket.socket) -> tuple[str, int]:
     elif host == "::":
         is_dual = not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
         host = "127.0.0.1" if is_dual else "::1"
-    return host, port
-
-
-def url_of(host: str, port: int) -> str:
-    """tcp://host:port, with brackets where an IPv6 address needs them."""
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+    return Address(host, port)
 
 
 def _explained(host: str, port: int, error: OSError) -> Exception:
