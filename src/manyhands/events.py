@@ -65,7 +65,9 @@ class Put(_Event, array_like=True, frozen=True, tag=2):
     wait_s: float = FOREVER
     cause: int = 0
     """Token of the lease under which it is put, or 0. A message whose id was already put under the same *leased message*
-    (by this or an earlier holder) is dropped as the same one."""
+    (by this or an earlier holder) is dropped as the same one. Such a put is sent ahead of that lease's settlement without
+    waiting for an answer, so a refusal must reach the lease as well: when the put is refused, the lease is given back
+    (NACK, the refusal as reason) in the same step, and the settlement that follows finds it lost."""
 
 
 class Lease(_Event, array_like=True, frozen=True, tag=3):
@@ -73,7 +75,8 @@ class Lease(_Event, array_like=True, frozen=True, tag=3):
 
     The first begin_n of the answer count as begun (a get is waiting for them); the rest are prefetched. A message that was
     with a lost consumer travels alone. Granted is empty when wait_s is over; Failed "shut_down" when the queue is shut
-    down and has nothing more. Before an empty answer the engine recalls what other sessions hold unbegun.
+    down and has nothing more. Before an empty answer the engine recalls what other sessions hold unbegun; not when begin_n
+    is 0: then nobody waits, and it is only asked for what lies ready.
     """
 
     rid: int
