@@ -164,6 +164,18 @@ class LeaseLost(ManyhandsError):
     code = "lease_lost"
 
 
+class SealBroken(ManyhandsError):
+    """The message's signature does not fit its body and place; nothing of it was decoded."""
+
+    code = "seal_broken"
+
+
+class UndecodableBody(ManyhandsError):
+    """The body is genuine, but this process cannot rebuild the object: a module or class is missing here."""
+
+    code = "undecodable_body"
+
+
 # -- the task's own code ------------------------------------------------------------------------------------------
 
 
