@@ -1,0 +1,261 @@
+"""From a Python object to signed bytes and back: the only module that unpickles.
+
+A body is signed by whoever made it and checked before anything is decoded, on every engine: who can write to the store but
+does not hold the key cannot make a worker run code. The seal travels beside the body:
+
+    version and algorithm 1 | encoding 1 | key id 4 | [nonce 16, Poly1305 only] | tag 16
+
+The tag covers the encoding, the direction (a message, or a result), the kind, the queue, the message id and the body: a
+body cannot be moved to another queue or answer another message. Small bodies take keyed BLAKE2b (0.5 µs). From 64 KiB it
+is Poly1305 (ten times as fast per byte), whose key must never sign twice: it is derived from the body key over the same
+context and a random nonce, because one id may be sealed twice (a call that ran twice has two results).
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Any, Literal
+
+from manyhands.errors import PayloadNotEncodable, PayloadTooLarge, SealBroken, UndecodableBody
+from manyhands.model import MAX_BODY_BYTES, Message
+
+POLY1305_FROM_BYTES = 64 * 1024
+
+PICKLE, RAW_BYTES, PLAIN = 0, 1, 2
+"""Encodings: a pickle; the very bytes that were put; msgpack of plain data (tasks)."""
+
+_BLAKE2B, _POLY1305 = 0x11, 0x12  # format version 1 in the high half
+_KEY_ID_BYTES, _NONCE_BYTES, _TAG_BYTES = 4, 16, 16
+_SMALL_SEAL = 2 + _KEY_ID_BYTES + _TAG_BYTES
+_LARGE_SEAL = _SMALL_SEAL + _NONCE_BYTES
+
+Direction = Literal["message", "result"]
+_MESSAGE: Direction = "message"
+
+
+def encode(item: Any) -> tuple[int, bytes]:
+    """Encode an item; returns its encoding and its body.
+
+    Raises:
+        PayloadNotEncodable: it cannot be pickled; the sentence names the type.
+    """
+    if type(item) is bytes:
+        return RAW_BYTES, item
+    try:
+        return PICKLE, pickle.dumps(item, 5)
+    except Exception as error:  # a __reduce__ may raise anything
+        raise PayloadNotEncodable(
+            f"an object of type {_type_name(item)} cannot be put on a queue, because it cannot be pickled "
+            f"({type(error).__name__}: {error}); put plain data, or an object whose class is defined at the top level of a "
+            f"module that both sides can import"
+        ) from error
+
+
+def decode(encoding: int, body: bytes) -> Any:
+    """The object behind a body whose seal was verified.
+
+    Raises:
+        UndecodableBody: its class or module is not known here, or its own code failed while it was rebuilt.
+    """
+    if encoding == PICKLE:
+        try:
+            return pickle.loads(body)  # noqa: S301 - the seal was verified: whoever made it holds the key
+        except Exception as error:
+            raise UndecodableBody(_why_undecodable(error)) from error
+    if encoding == RAW_BYTES:
+        return body
+    raise UndecodableBody(
+        f"the body is in encoding {encoding}, which this version does not know; install the sender's version"
+    )
+
+
+class Codec:
+    """Encodes, seals, verifies and decodes with one set of body keys. Immutable and safe in any thread.
+
+    Args:
+        body_keys: (key id of 4 bytes, key of 32 bytes); the first signs, any verifies.
+        random_bytes: where nonces come from.
+    """
+
+    def __init__(
+        self, body_keys: Sequence[tuple[bytes, bytes]], *, random_bytes: Callable[[int], bytes] = os.urandom
+    ) -> None:
+        if not body_keys:
+            raise ValueError("a codec needs at least one body key")
+        self._keys = dict(reversed(list(body_keys)))
+        self._key_id, self._key = body_keys[0]
+        self._put_key = blake2b(b"", digest_size=32, key=self._key, person=b"mh put ids").digest()
+        self._random_bytes = random_bytes
+        # Keyed states that have already absorbed the context which all bodies of a queue share; a copy costs 0.2 µs less
+        # than a new keyed hash. One entry per queue, kind, direction, encoding and key: a handful in any program.
+        self._signers: dict[tuple[str, int, str, int, bytes], Any] = {}
+        self._put_signers: dict[str, Any] = {}
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    def seal(
+        self, queue: str, message_id: str, encoding: int, body: bytes, kind: int = 0, direction: Direction = _MESSAGE
+    ) -> bytes:
+        """Sign a body; returns the seal that travels beside it."""
+        if len(body) < POLY1305_FROM_BYTES:
+            return b"\x11%c%b%b" % (
+                encoding,
+                self._key_id,
+                self._blake2b(queue, message_id, encoding, body, kind, direction, self._key_id),
+            )
+        nonce = self._random_bytes(_NONCE_BYTES)
+        tag = self._poly1305(queue, message_id, encoding, body, kind, direction, self._key_id, nonce)
+        return b"\x12%c%b%b%b" % (encoding, self._key_id, nonce, tag)
+
+    def verify(
+        self, queue: str, message_id: str, seal: bytes, body: bytes, kind: int = 0, direction: Direction = _MESSAGE
+    ) -> int:
+        """Check a body against its seal; returns its encoding.
+
+        Raises:
+            SealBroken: it was not made by a holder of one of our keys, or not for this place.
+        """
+        size = len(seal)
+        if size == _SMALL_SEAL and seal[0] == _BLAKE2B and len(body) < POLY1305_FROM_BYTES:
+            key_id = seal[2:6]
+            if key_id in self._keys:
+                encoding = seal[1]
+                tag = self._blake2b(queue, message_id, encoding, body, kind, direction, key_id)
+                if hmac.compare_digest(tag, seal[6:]):
+                    return encoding
+        elif size == _LARGE_SEAL and seal[0] == _POLY1305:
+            key_id = seal[2:6]
+            if key_id in self._keys:
+                encoding = seal[1]
+                tag = self._poly1305(queue, message_id, encoding, body, kind, direction, key_id, seal[6:22])
+                if hmac.compare_digest(tag, seal[22:]):
+                    return encoding
+        raise SealBroken(self._why_broken(queue, message_id, seal))
+
+    def open_message(self, queue: str, message: Message) -> Any:
+        """Verify a delivered message and rebuild its object.
+
+        Raises:
+            SealBroken: see `verify`; nothing was decoded.
+            UndecodableBody: see `decode`.
+        """
+        body = message.body
+        return decode(self.verify(queue, message.id, message.seal, body, message.kind), body)
+
+    def put_id(self, cause: str, queue: str, body: bytes) -> str:
+        """The id of a message that is put under the lease of message `cause`: the same again when the task runs again.
+
+        The holder of the lease adds the occurrence when it puts the same body there more than once.
+        """
+        base = self._put_signers.get(queue)
+        if base is None:
+            base = self._put_signers[queue] = blake2b(_length_first(queue), digest_size=16, key=self._put_key)
+        signer = base.copy()
+        if len(body) < POLY1305_FROM_BYTES:
+            signer.update(b"%d:%b%b" % (len(cause), cause.encode(), body))
+        else:
+            # A fingerprint, not a signature: one key for all bodies, which never leaves this process.
+            signer.update(b"%d:%b:poly1305:%b" % (len(cause), cause.encode(), _poly1305(self._put_key, body)))
+        return signer.hexdigest()
+
+    # -- the two algorithms ----------------------------------------------------------------------------------------
+
+    def _blake2b(
+        self, queue: str, message_id: str, encoding: int, body: bytes, kind: int, direction: Direction, key_id: bytes
+    ) -> bytes:
+        context = (queue, kind, direction, encoding, key_id)
+        base = self._signers.get(context)
+        if base is None:
+            base = self._signers[context] = blake2b(_context(*context), digest_size=_TAG_BYTES, key=self._keys[key_id])
+        signer = base.copy()
+        id_bytes = message_id.encode()
+        signer.update(b"%d:%b%b" % (len(id_bytes), id_bytes, body))
+        tag: bytes = signer.digest()
+        return tag
+
+    def _poly1305(
+        self,
+        queue: str,
+        message_id: str,
+        encoding: int,
+        body: bytes,
+        kind: int,
+        direction: Direction,
+        key_id: bytes,
+        nonce: bytes,
+    ) -> bytes:
+        context = b"poly1305" + nonce + _context(queue, kind, direction, encoding, key_id) + _length_first(message_id)
+        return _poly1305(blake2b(context, digest_size=32, key=self._keys[key_id]).digest(), body)
+
+    def _why_broken(self, queue: str, message_id: str, seal: bytes) -> str:
+        known = len(seal) in (_SMALL_SEAL, _LARGE_SEAL) and seal[2:6] in self._keys
+        reason = (
+            "its signature does not fit: it was changed, or made for another queue or message"
+            if known
+            else "it is unsigned or signed with a key that this process does not have"
+        )
+        return (
+            f"message {message_id} on queue {queue!r} was refused before decoding, because {reason}; "
+            "check that every program uses the same authkey, and who can write to the store"
+        )
+
+
+def check_size(body: bytes, limit_bytes: int = MAX_BODY_BYTES) -> None:
+    """Refuse a body over the engine's limit.
+
+    Raises:
+        PayloadTooLarge: with both sizes.
+    """
+    if len(body) > limit_bytes:
+        raise PayloadTooLarge(
+            f"the encoded item has {len(body):,} bytes and max_body_bytes is {limit_bytes:,}, so nothing was sent; "
+            "put the data in a file or object store that both sides reach and send its path",
+            size_bytes=len(body),
+            limit_bytes=limit_bytes,
+        )
+
+
+def _poly1305(one_time_key: bytes, body: bytes) -> bytes:
+    from cryptography.hazmat.primitives.poly1305 import Poly1305  # 20 ms to import, needed for large bodies only
+
+    return Poly1305.generate_tag(one_time_key, body)
+
+
+def _length_first(text: str) -> bytes:
+    data = text.encode()
+    return b"%d:%b" % (len(data), data)
+
+
+def _context(queue: str, kind: int, direction: Direction, encoding: int, key_id: bytes) -> bytes:
+    # Every field has a fixed size or its length first, so that no two contexts have the same bytes.
+    return b"manyhands 1 %b %d %d " % (_length_first(direction), kind, encoding) + key_id + _length_first(queue)
+
+
+def _type_name(item: Any) -> str:
+    kind = type(item)
+    name = getattr(item, "__qualname__", None)
+    shown = f"{kind.__module__}.{kind.__qualname__}" if kind.__module__ != "builtins" else kind.__qualname__
+    return f"{shown} ({name})" if isinstance(name, str) else shown
+
+
+def _why_undecodable(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"the item needs the module {error.name!r}, which cannot be imported here ({text}); "
+            "install or copy that module to this machine as well"
+        )
+    if isinstance(error, AttributeError) and "__main__" in str(error):
+        return (
+            f"the item's class was defined in the sender's main program, which this process does not share ({text}); "
+            "move the class to a module that both programs import"
+        )
+    if isinstance(error, (AttributeError, ImportError)):
+        return (
+            f"the item's class is not known here ({text}); both programs need the same version of the module that defines it"
+        )
+    return f"the item was received whole, but rebuilding it failed here ({text}); check the class's own pickling code"
