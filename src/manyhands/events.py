@@ -188,6 +188,26 @@ class ReportDead(_Event, array_like=True, frozen=True, tag=16):
     reason: str = ""
 
 
+class Create(_Event, array_like=True, frozen=True, tag=26):
+    """Ask the program that owns the engine for what it offers under a name (a manager's typeid). Answer: Created.
+
+    Answered by the manager in front of the engine and never seen by it. Failed: "usage" (nothing of that name; the facts
+    list the names), "task_failed" (its callable raised), "unsupported_feature" (no manager is there, or what its callable
+    returned cannot be served).
+    """
+
+    rid: int
+    typeid: str
+    arguments: Message | None = None
+    """The callable's arguments, a body sealed as a message to the queue of the typeid's name; None is none."""
+
+
+class Drop(_Event, array_like=True, frozen=True, tag=27):
+    """The session has no more use for a queue that Create made for it alone. No reply."""
+
+    queue: str
+
+
 # -- requests: administration --------------------------------------------------------------------------------------
 
 
@@ -255,6 +275,8 @@ Request = (
     | Ping
     | Goodbye
     | ReportDead
+    | Create
+    | Drop
     | Stats
     | Peek
     | Purge
@@ -335,6 +357,13 @@ class DeadLetters(_Event, array_like=True, frozen=True, tag=74):
     letters: list[DeadLetter]
 
 
+class Created(_Event, array_like=True, frozen=True, tag=75):
+    """What Create asked for is this queue."""
+
+    rid: int
+    queue: str
+
+
 class Recall(_Event, array_like=True, frozen=True, tag=90):
     """Others wait for this queue: give back up to n deliveries that no get has returned. Answered by Recalled."""
 
@@ -360,6 +389,7 @@ Reply = (
     | StatsReply
     | Peeked
     | DeadLetters
+    | Created
     | Recall
     | Closing
 )
