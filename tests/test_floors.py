@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "manyhands"
 FLOORS: list[list[str]] = [
     ["errors", "clock", "model", "events", "_faults"],
     ["lifecycle", "retry", "codec", "auth", "wire", "tasks", "address"],
-    ["_sockets", "_bridge", "engines", "sweeper", "keys"],
+    ["_forks", "_sockets", "_bridge", "engines", "sweeper", "keys"],
     ["server", "worker", "client", "serving", "executor", "managers", "aio", "testing"],
     ["config", "dashboard", "cli"],
     ["__init__", "__main__"],
