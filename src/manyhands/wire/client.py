@@ -1,0 +1,410 @@
+"""The client's end of one session, across all its connections: bytes and requests in, bytes and replies out.
+
+    connection_made ──> CHALLENGE ── HELLO, AUTH ──> WELCOME ── Attach ──> Attached ──> open
+          ^                                                                               │
+          └───────────── next_attempt_at <── connection_lost <────────────────────────────┘
+
+It remembers every request until its reply came. After a reconnect it attaches with the lease tokens it holds and sends
+everything unanswered again, in order of rid; the engine recognises by seq what it had applied before.
+
+When the engine no longer knows the session (`is_resumed` false), its leases are gone: what was to be settled under them is
+answered here as lost. Unanswered puts are applied anew, and that is right: an engine keeps a session's watermarks with what
+its puts stored, so one that forgot the session also forgot the puts (memory), or forgot it a day after the last word
+(WATERMARK_KEPT_S), when a put that was acknowledged is no longer in doubt and one that was not may have to be made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Any
+
+from manyhands import auth
+from manyhands.errors import PayloadTooLarge, ProtocolError, ServerUnavailable
+from manyhands.events import (
+    Attach,
+    Attached,
+    Begin,
+    Goodbye,
+    Granted,
+    Lease,
+    Outcome,
+    Ping,
+    Pong,
+    Recalled,
+    Reply,
+    Request,
+    Result,
+    Settle,
+    Settled,
+    Withdraw,
+)
+from manyhands.model import HEARTBEAT_S, MAX_BODY_BYTES
+from manyhands.retry import backoff_s
+from manyhands.wire import handshake
+from manyhands.wire.bodies import large
+from manyhands.wire.frames import TO_CLIENT, Buffer, FrameDecoder, FrameEncoder
+
+HANDSHAKE_S = 5.0
+"""A server that has not welcomed us by then is none of ours."""
+SILENT_HEARTBEATS = 3
+"""After so many heartbeats without a byte the connection counts as lost."""
+RECONNECT_BASE_S, RECONNECT_CAP_S = 0.05, 5.0
+"""The first tries fall within resume_s, so that a network blip costs no lease."""
+SEND_BYTES = 1024 * 1024
+"""data_to_send gives about so much at once, so that a heartbeat can pass between the chunks of a large body."""
+
+_PING_RID = 2**62
+_NO_REPLY = frozenset({Withdraw, Begin, Recalled, Goodbye})
+
+
+class _State(Enum):
+    DOWN = auto()
+    CHALLENGE = auto()
+    WELCOME = auto()
+    ATTACHING = auto()
+    OPEN = auto()
+
+
+class ClientWire:
+    """One session's client end.
+
+    Args:
+        keyring: its first key is the one this client proves to have.
+        where: the server's address as people write it, for sentences.
+        session: at least 96 random bits as text; whoever knows it is this session.
+        attach_name: who is here, for people.
+    """
+
+    def __init__(
+        self,
+        *,
+        keyring: auth.Keyring,
+        session: str,
+        attach_name: str = "",
+        where: str = "the given address",
+        heartbeat_s: float = HEARTBEAT_S,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        self.attached: Attached | None = None
+        """The engine's newest answer to Attach; None before the first."""
+        self._keyring = keyring
+        self._session = session
+        self._name = attach_name
+        self._where = where
+        self._heartbeat_s = heartbeat_s
+        self._max_body_bytes = max_body_bytes
+        self._state = _State.DOWN
+        self._unanswered: dict[int, Request] = {}
+        self._queue: list[Any] = []  # not encoded yet
+        self._outbox: list[Buffer] = []  # encoded, newest first, not given to the shell yet
+        self._held: set[int] = set()
+        self._attempts = 0
+        self._lost_at = self._made_at = self._heard_at = self._ticked_at = 0.0
+        self._has_sent = False
+        self._is_ping_due = False
+        self._nonce = self._challenge = self._hello = b""
+        self._reader: handshake.MessageReader | None = None
+        self._encoder: FrameEncoder
+        self._decoder: FrameDecoder[Reply | Attached]
+
+    # -- the life of a connection
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the session is attached over a live connection."""
+        return self._state is _State.OPEN
+
+    @property
+    def is_handshaking(self) -> bool:
+        """Whether a connection is there and not attached yet."""
+        return self._state not in (_State.DOWN, _State.OPEN)
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests still wait for their reply."""
+        return len(self._unanswered)
+
+    def connection_made(self, now: float, nonce: bytes) -> None:
+        """A fresh connection is there: the handshake starts anew.
+
+        Args:
+            nonce: NONCE_BYTES from a cryptographic source.
+        """
+        self._state = _State.CHALLENGE
+        self._nonce = nonce
+        self._made_at = self._heard_at = self._ticked_at = now
+        self._has_sent = self._is_ping_due = False
+        self._reader = handshake.MessageReader()
+        self._encoder = FrameEncoder(max_body_bytes=self._max_body_bytes)
+        # A grant may carry many large bodies, and this server has proved that it has the key.
+        self._decoder = FrameDecoder(TO_CLIENT, max_body_bytes=self._max_body_bytes, max_pending_bytes=2**62)
+        self._outbox.clear()
+
+    def connection_lost(self, now: float) -> None:
+        """The connection ended, for whatever reason. Requests are kept."""
+        if self._state is not _State.DOWN:
+            self._state = _State.DOWN
+            self._outbox.clear()
+        self._attempts += 1
+        self._lost_at = now
+
+    def next_attempt_at(self, now: float, unit: float) -> float:
+        """When to connect again, after connection_lost or a try that failed (which also counts by connection_lost).
+
+        Args:
+            unit: a random number in [0, 1).
+        """
+        wait_s = backoff_s(max(1, self._attempts), base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S, unit=unit)
+        return max(now, self._lost_at + wait_s)
+
+    # -- sending
+
+    def send(self, requests: Sequence[Request]) -> list[Reply]:
+        """Queue requests, in order. With a connection data_to_send has them next; without one they wait for it.
+
+        Returns:
+            Answers that no server is needed for (usually none): a Withdraw while no server is there ends the wait of a
+            Lease or Result here, so that a get's timeout holds through an outage.
+
+        Raises:
+            PayloadTooLarge: a body is over the server's limit. None of the requests was queued.
+        """
+        for body in large(requests, self._max_body_bytes):
+            raise PayloadTooLarge(
+                f"A body of {len(body)} bytes is over the limit of {self._max_body_bytes} (max_body_bytes); "
+                "put the data in a file or object store and send its path.",
+                size_bytes=len(body),
+                limit_bytes=self._max_body_bytes,
+            )
+        local: list[Reply] = []
+        for request in requests:
+            kind = type(request)
+            if kind not in _NO_REPLY:
+                self._unanswered[request.rid] = request  # type: ignore[union-attr]
+            elif kind is Recalled:
+                self._held.difference_update(request.tokens)  # type: ignore[union-attr]
+            elif kind is Withdraw and self._state is not _State.OPEN:
+                local += self._withdraw_here(request.target)  # type: ignore[union-attr]
+        self._queue += requests
+        return local
+
+    def _withdraw_here(self, target: int) -> list[Reply]:
+        parked = self._unanswered.get(target)
+        if isinstance(parked, Lease):
+            # A grant that is under way is not among the tokens that Attach will name: the engine releases it.
+            answer: Reply = Granted(target, [])
+        elif isinstance(parked, Result):
+            answer = Outcome(target, parked.id)
+        else:
+            return []  # a put may have been applied: only the engine knows
+        del self._unanswered[target]
+        return [answer]
+
+    def data_to_send(self) -> list[Buffer]:
+        """What to write now, about SEND_BYTES at most; call again when it was written, until it is empty."""
+        if self._outbox:
+            return self._next_portion()
+        if self._state is not _State.OPEN:
+            return []
+        if self._is_ping_due:
+            self._is_ping_due = False
+            self._queue.append(Ping(_PING_RID))
+        if not self._queue:
+            return []
+        queue, self._queue = self._queue, []
+        self._has_sent = True
+        buffers = self._encoder.encode(queue)
+        if len(buffers) <= 2:
+            return buffers
+        self._outbox = buffers[::-1]
+        return self._next_portion()
+
+    def _next_portion(self) -> list[Buffer]:
+        outbox = self._outbox
+        portion: list[Buffer] = []
+        size = 0
+        self._has_sent = True
+        if self._is_ping_due and self._state is _State.OPEN:
+            self._is_ping_due = False
+            portion += self._encoder.encode([Ping(_PING_RID)])
+        # A frame begins at a bytes object; never stop inside one.
+        while outbox and (size < SEND_BYTES or isinstance(outbox[-1], memoryview)):
+            buffer = outbox.pop()
+            size += len(buffer)
+            portion.append(buffer)
+        return portion
+
+    # -- receiving
+
+    def get_buffer(self) -> memoryview:
+        """Memory for the next read; never empty."""
+        return self._reader.get_buffer() if self._reader is not None else self._decoder.get_buffer()
+
+    def received(self, n: int, now: float) -> list[Reply]:
+        """n bytes were read into the buffer; the replies they complete, for the sink. data_to_send may have more then.
+
+        A reply with rid 0 is unasked: Settled(0, lost) after a reconnect names leases that are no longer this session's.
+
+        Raises:
+            AuthenticationFailed: the keys differ; trying again is no use.
+            ProtocolError: the peer is not a manyhands server, or sent what it may not. Close the connection.
+        """
+        self._heard_at = now
+        if self._reader is None:
+            return self._noted(self._decoder.buffer_updated(n))
+        self._reader.buffer_updated(n)
+        return self._shake_hands(self._reader)
+
+    def _noted(self, events: list[Reply | Attached]) -> list[Reply]:
+        """Strike answered requests off the list, keep the held tokens, take out what is for the wire alone."""
+        replies: list[Reply] = []
+        unanswered = self._unanswered
+        for event in events:
+            kind = type(event)
+            if kind is Attached:
+                replies += self._on_attached(event)  # type: ignore[arg-type]
+                continue
+            if self._state is not _State.OPEN:
+                raise ProtocolError(f"The server at {self._where} sent {kind.__name__} before Attached.")
+            rid = getattr(event, "rid", 0)
+            request = unanswered.pop(rid, None)
+            if kind is Granted:
+                self._held.update([delivery.token for delivery in event.deliveries])  # type: ignore[union-attr]
+            elif kind is Settled and type(request) is Settle:
+                self._held.difference_update([settlement.token for settlement in request.settlements])
+            elif kind is Pong and rid == _PING_RID:
+                continue
+            replies.append(event)  # type: ignore[arg-type]
+        return replies
+
+    def _on_attached(self, attached: Attached) -> list[Reply]:
+        if self._state is not _State.ATTACHING:
+            raise ProtocolError(f"The server at {self._where} sent Attached twice on one connection.")
+        is_return = self.attached is not None
+        self.attached = attached
+        self._max_body_bytes = attached.limits.max_body_bytes
+        self._encoder.max_body_bytes = self._decoder.max_body_bytes = self._max_body_bytes
+        self._heartbeat_s = attached.limits.heartbeat_s
+        self._state = _State.OPEN
+        self._attempts = 0
+        replies = self._leases_lost(attached) if is_return else []
+        if is_return:
+            # What was queued meanwhile is in _unanswered too, but for the requests without a reply.
+            early = [request for request in self._queue if type(request) in (Begin, Recalled)]
+            late = [request for request in self._queue if type(request) in (Withdraw, Goodbye)]
+            self._queue = early + [self._unanswered[rid] for rid in sorted(self._unanswered)] + late
+        return replies
+
+    def _leases_lost(self, attached: Attached) -> list[Reply]:
+        settles = [request for request in self._unanswered.values() if isinstance(request, Settle)]
+        settling = {settlement.token for settle in settles for settlement in settle.settlements}
+        if attached.is_resumed:
+            # A token that is being settled may be gone because its settlement was applied: the resend will tell.
+            lost = [token for token in attached.lost if token not in settling]
+            self._held.difference_update(lost)
+            return [Settled(0, lost)] if lost else []
+        replies: list[Reply] = []
+        for settle in settles:
+            del self._unanswered[settle.rid]
+            replies.append(Settled(settle.rid, [settlement.token for settlement in settle.settlements]))
+        lost = sorted(self._held - settling)
+        self._held.clear()
+        if lost:
+            replies.append(Settled(0, lost))
+        return replies
+
+    # -- the handshake
+
+    def _shake_hands(self, reader: handshake.MessageReader) -> list[Reply]:
+        while self._state in (_State.CHALLENGE, _State.WELCOME):
+            try:
+                body = reader.take()
+                challenge = handshake.read_challenge(body) if body is not None and self._state is _State.CHALLENGE else None
+            except ProtocolError as error:
+                looks = handshake.guess(reader.arrived)
+                what = f"it speaks {looks}" if looks else str(error)
+                raise ProtocolError(
+                    f"Something answers at {self._where}, but it is not a manyhands server: {what}; check host and port."
+                ) from None
+            if body is None:
+                return []
+            if challenge is not None:
+                self._answer(challenge)
+            else:
+                self._check_welcome(body)
+        self._reader = None
+        return self._noted(self._decoder.feed(reader.arrived))
+
+    def _answer(self, challenge: handshake.Challenge) -> None:
+        if not challenge.is_native:
+            raise ProtocolError(
+                f"The server at {self._where} is a multiprocessing manager of the standard library, not a manyhands server; "
+                "start the master with manyhands.managers."
+            )
+        if not challenge.oldest <= handshake.VERSION <= challenge.newest:
+            raise ProtocolError(
+                f"The server at {self._where} speaks versions {challenge.oldest} to {challenge.newest} of the protocol, "
+                f"this program {handshake.VERSION}; install the same manyhands on both sides."
+            )
+        if challenge.flags & handshake.REQUIRES_TLS:
+            raise ProtocolError(f"The server at {self._where} takes connections with TLS only; this version has no TLS yet.")
+        key = self._keyring.first
+        self._challenge, self._hello = challenge.body, handshake.build_hello(self._nonce)
+        proof = auth.client_proof(key, handshake.VERSION, self._challenge, self._hello)
+        both = handshake.message(self._hello) + handshake.message(handshake.build_auth(key.id, proof))
+        self._outbox = [both]
+        self._state = _State.WELCOME
+
+    def _check_welcome(self, body: bytes) -> None:
+        if body.startswith(handshake.FAILURE):
+            raise handshake.failure(body, self._where)
+        key = self._keyring.first
+        expected = auth.server_proof(key, handshake.VERSION, self._challenge, self._hello)
+        if not body.startswith(handshake.WELCOME) or not auth.is_same(body[len(handshake.WELCOME) :], expected):
+            raise ProtocolError(
+                f"The server at {self._where} could not prove that it has the authkey: it is not the server it claims to be."
+            )
+        self._state = _State.ATTACHING
+        held = sorted(self._held) if self.attached is not None else None
+        self._outbox = self._encoder.encode([Attach(self._session, self._name, held)])
+
+    # -- time
+
+    def next_due(self) -> float | None:
+        """When tick must be called next; None while there is no connection."""
+        if self._state is _State.DOWN:
+            return None
+        if self._state is not _State.OPEN:
+            return self._made_at + HANDSHAKE_S
+        return self._ticked_at + self._heartbeat_s
+
+    def tick(self, now: float) -> None:
+        """Time has passed: a heartbeat may be due (data_to_send has it then).
+
+        Raises:
+            ServerUnavailable: nothing was heard for too long; treat the connection as lost.
+            ProtocolError: what answers there never greeted us.
+        """
+        if self._state is _State.DOWN:
+            return
+        if self._state is not _State.OPEN:
+            if now - self._made_at >= HANDSHAKE_S:
+                raise ProtocolError(
+                    f"Something accepts connections at {self._where} but did not answer as a manyhands server within "
+                    f"{HANDSHAKE_S} s; check host and port, and whether the server is overloaded."
+                )
+            return
+        if now - self._ticked_at < self._heartbeat_s:
+            return
+        is_moving = self._has_sent and bool(self._outbox)  # a long upload: the server has nothing to say yet
+        if is_moving:
+            self._heard_at = now
+        if now - self._heard_at > SILENT_HEARTBEATS * self._heartbeat_s:
+            raise ServerUnavailable(
+                f"Nothing was heard from the server at {self._where} for {now - self._heard_at:.0f} s; the connection "
+                "counts as lost and is made anew."
+            )
+        self._is_ping_due = not self._has_sent or now - self._heard_at >= self._heartbeat_s
+        self._has_sent = False
+        self._ticked_at = now
