@@ -12,7 +12,7 @@ from manyhands.testing.contract.stage import ContractBase, Stage, needs
 
 def lose_one(stage: Stage, loser: Peer, queue: str = "q", body: bytes = b"work") -> model.Delivery:
     """A delivery whose lease the loser has lost and does not know it; the message is ready again."""
-    loser.put("q", message(body, id="fenced", max_deliveries=9))
+    loser.put("q", message(body, id="fenced", kind=model.Kind.CALL, max_deliveries=9))
     delivery = loser.take(queue)
     stage.resume(loser)
     return delivery

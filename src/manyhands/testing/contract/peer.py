@@ -37,6 +37,7 @@ def message(
     body: bytes = b"",
     *,
     id: str = "",  # noqa: A002  the field's own name
+    kind: int = model.Kind.ITEM,
     priority: int = 0,
     due_at: float = 0.0,
     max_deliveries: int = model.MAX_DELIVERIES,
@@ -44,7 +45,13 @@ def message(
 ) -> model.Message:
     """A message with a fresh random id unless one is given."""
     return model.Message(
-        id or secrets.token_hex(8), body, priority=priority, due_at=due_at, max_deliveries=max_deliveries, options=options
+        id or secrets.token_hex(8),
+        body,
+        kind=kind,
+        priority=priority,
+        due_at=due_at,
+        max_deliveries=max_deliveries,
+        options=options,
     )
 
 
@@ -63,7 +70,9 @@ class Pending:
 
     def answer(self, within_s: float = PATIENCE_S) -> events.Reply:
         """The reply itself, a Failed included; fails when there is none within within_s."""
-        self._peer.port.wait(self.waiter, within_s)
+        deadline = time.monotonic() + within_s
+        while not self._peer.port.wait(self.waiter, max(0.0, deadline - time.monotonic())) and time.monotonic() < deadline:
+            pass  # a wait may end early
         if self.reply is None:
             raise AssertionError(f"no answer within {within_s} s to {self.request!r}")
         return self.reply

@@ -170,6 +170,22 @@ class ResendPromises(ContractBase):
         assert settle.expect(events.Settled).lost == []
         assert peer.take("results").message.body == b"result"
 
+    @needs("bounded")
+    def test_a_refused_put_gives_back_the_lease_that_caused_it(self, stage: Stage) -> None:
+        peer = stage.peer()
+        peer.declare("results", 1)
+        peer.put_bodies("results", b"occupied")
+        peer.put_bodies("tasks", b"work")
+        lease = peer.take("tasks")
+        put, settle = peer.start_all(
+            peer.put_request("results", message(b"result"), cause=lease.token),
+            peer.settle_request(model.Settlement(lease.token)),
+        )
+        assert put.refusal() == "full"
+        assert settle.expect(events.Settled).lost == [lease.token], "acked although its result was refused"
+        again = peer.take("tasks")
+        assert (again.message.body, again.attempt) == (b"work", 2)
+
     @needs("survives_restart")
     def test_a_put_sent_again_after_a_restart_is_one_put(self, stage: Stage) -> None:
         peer = stage.peer()

@@ -8,14 +8,18 @@ from manyhands import errors, events, model
 from manyhands.testing.contract.peer import eventually, message
 from manyhands.testing.contract.stage import ContractBase, Stage, needs
 
-KEPT = model.Options(keep_result_s=60.0)
+
+def call(keep_result_s: float = 0.0) -> model.Message:
+    """A message whose result somebody wants: 0 keeps it until a waiting client received it."""
+    options = model.Options(keep_result_s=keep_result_s) if keep_result_s else None
+    return message(id="call", kind=model.Kind.CALL, options=options)
 
 
 class ResultPromises(ContractBase):
     @needs("results")
     def test_an_ack_stores_the_result(self, stage: Stage) -> None:
         peer = stage.peer()
-        peer.put("calls", message(id="call", options=KEPT))
+        peer.put("calls", call(60.0))
         peer.ack(peer.take("calls"), result=b"42")
         outcome = peer.start(events.Result(0, "call", 0.0)).expect(events.Outcome)
         assert (outcome.id, outcome.queue, outcome.value) == ("call", "calls", b"42")
@@ -24,7 +28,7 @@ class ResultPromises(ContractBase):
     @needs("results")
     def test_a_result_wakes_who_waits_for_it(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
-        caller.put("calls", message(id="call"))
+        caller.put("calls", call())
         waiting = caller.start(events.Result(0, "call", events.FOREVER))
         caller.ping()
         assert not waiting.is_answered
@@ -34,7 +38,7 @@ class ResultPromises(ContractBase):
     @needs("results")
     def test_a_wait_for_a_result_ends_without_one(self, stage: Stage) -> None:
         peer = stage.peer()
-        peer.put("calls", message(id="call"))
+        peer.put("calls", call())
         assert peer.result("call") is None
         assert peer.result("call", wait_s=0.05) is None
 
@@ -47,14 +51,14 @@ class ResultPromises(ContractBase):
     def test_the_first_result_stays(self, stage: Stage) -> None:
         peer = stage.peer()
         for result in (b"first", b"second"):
-            peer.put("calls", message(id="call", options=KEPT))
+            peer.put("calls", call(60.0))
             peer.ack(peer.take("calls"), result=result)
         assert peer.result("call") == b"first"
 
     @needs("results")
     def test_a_result_may_be_forgotten_once_received(self, stage: Stage) -> None:
         peer = stage.peer()
-        peer.put("calls", message(id="call", options=KEPT))
+        peer.put("calls", call(60.0))
         peer.ack(peer.take("calls"), result=b"42")
         assert peer.result("call", forget=True) == b"42"
         with pytest.raises(errors.UnknownId):
@@ -63,7 +67,7 @@ class ResultPromises(ContractBase):
     @needs("results")
     def test_a_result_is_kept_as_long_as_the_message_says(self, stage: Stage) -> None:
         peer = stage.peer()
-        peer.put("calls", message(id="call", options=model.Options(keep_result_s=0.3)))
+        peer.put("calls", call(0.3))
         peer.ack(peer.take("calls"), result=b"42")
 
         def is_gone() -> bool:
@@ -77,7 +81,7 @@ class ResultPromises(ContractBase):
     @needs("results", "survives_restart")
     def test_a_result_survives_a_restart(self, stage: Stage) -> None:
         peer = stage.peer()
-        peer.put("calls", message(id="call", options=KEPT))
+        peer.put("calls", call(60.0))
         peer.ack(peer.take("calls"), result=b"42")
         stage.restart()
         after = stage.peer()

@@ -136,6 +136,14 @@ class WaitingPromises(ContractBase):
         assert other.lease("q", wait_s=0.0) == []
         assert mute.ack(held), "an unanswered recall must not cost the lease"
 
+    def test_a_refill_recalls_nothing(self, stage: Stage) -> None:
+        holder, other = stage.peer(), stage.peer()
+        other.put_bodies("q", b"1")
+        holder.lease("q", begin_n=0)
+        assert other.lease("q", begin_n=0, wait_s=0.0) == []
+        holder.ping()
+        assert holder.recalls == []
+
     def test_what_was_begun_is_not_recalled(self, stage: Stage) -> None:
         busy, other = stage.peer(), stage.peer()
         other.put_bodies("q", b"1")

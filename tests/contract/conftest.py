@@ -1,0 +1,36 @@
+"""Failures show their values; the run ends with one line for each set-up."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import pytest
+
+pytest.register_assert_rewrite("manyhands.testing.contract")
+
+SETUPS = {
+    "TestMemory": "memory",
+    "TestSqlite": "sqlite",
+    "TestRemoteMemory": "remote(memory)",
+    "TestRemoteSqlite": "remote(sqlite)",
+}
+NOT_OFFERED = "not offered by this engine: "
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many promises each set-up kept, and which it does not make."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            parts = report.nodeid.split("::")
+            if len(parts) > 2 and parts[1] in SETUPS:
+                reason = str(report.longrepr[2]) if outcome == "skipped" else ""
+                _, is_feature, feature = reason.partition(NOT_OFFERED)
+                counts[parts[1]][f"not offered ({feature})" if is_feature else outcome] += 1
+    if not counts:
+        return
+    terminalreporter.section("contract")
+    for name, setup in SETUPS.items():
+        if name in counts:
+            line = ", ".join(f"{n} {what}" for what, n in sorted(counts[name].items(), key=lambda item: -item[1]))
+            terminalreporter.write_line(f"{setup:<16} {sum(counts[name].values())} promises: {line}")
