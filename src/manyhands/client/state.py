@@ -1,0 +1,543 @@
+"""What a client decides: which lease each consumer holds, what is prefetched, which put travels under which lease.
+
+Pure: no threads, sockets or clocks. The threaded client calls it under a lock, the asyncio client from its loop, the
+simulation on a virtual clock. Requests gather in the outbox until the shell drains it; answers come in by `on_replies`,
+which names the calls to wake.
+
+    get ──> take ──(prefetched)──> Held                      the consumer's implicit lease
+             │ none
+             └──> ask ──> Lease ··· Granted ──> first n to the caller, the rest prefetched
+                                                    │
+    next get by the same consumer: Settle(ACK) <────┘ Begin when a get returns one; Recalled when others wait for it
+
+What leaves in one drain has this order: whatever was asked, Begin, Settle. So a put always travels ahead of the settlement
+of the lease under which it was made.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from manyhands.client.pace import Pace, to_give_back
+from manyhands.errors import from_code
+from manyhands.events import (
+    FOREVER,
+    Attached,
+    Begin,
+    Closing,
+    Done,
+    Failed,
+    Granted,
+    Lease,
+    Put,
+    Recall,
+    Recalled,
+    Reply,
+    Request,
+    Settle,
+    Settled,
+    TaskDone,
+    Withdraw,
+)
+from manyhands.model import Delivery, Message, SettleKind, Settlement
+
+_ASK_AT_MOST = 4096
+"""A get_many may name any number; this bounds what one answer carries."""
+
+
+class Held:
+    """A delivery that a get returned and that is not settled yet."""
+
+    __slots__ = ("begun_at", "consumer", "delivery", "is_iterated", "is_settled", "outer", "put_ids", "queue", "refused")
+
+    def __init__(self, queue: QueueState, consumer: Hashable, delivery: Delivery, begun_at: float) -> None:
+        self.queue = queue
+        self.consumer = consumer
+        self.delivery = delivery
+        self.begun_at = begun_at
+        self.is_iterated = False
+        """Whether it came from iterating: then its settlement counts as task_done."""
+        self.is_settled = False
+        self.refused = False
+        """Whether a put under this lease was refused: then the engine has it back already."""
+        self.outer: Held | None = None
+        """What the consumer's puts were under before."""
+        self.put_ids: dict[str, int] | None = None
+
+    def occurrence(self, put_id: str) -> str:
+        """put_id, told apart from earlier equal puts under this lease."""
+        if self.put_ids is None:
+            self.put_ids = {put_id: 1}
+            return put_id
+        n = self.put_ids.get(put_id, 0)
+        self.put_ids[put_id] = n + 1
+        return f"{put_id}.{n}" if n else put_id
+
+
+class Stream:
+    """One series of seqs, with the lowest that still awaits its answer."""
+
+    __slots__ = ("_answered", "_last", "floor")
+
+    def __init__(self) -> None:
+        self._last = 0
+        self.floor = 1
+        self._answered: set[int] = set()
+
+    def next(self) -> int:
+        self._last += 1
+        return self._last
+
+    def answered(self, seq: int) -> None:
+        if seq != self.floor:
+            self._answered.add(seq)
+            return
+        self.floor += 1
+        while self.floor in self._answered:
+            self._answered.discard(self.floor)
+            self.floor += 1
+
+
+class QueueState:
+    """One queue as this client sees it."""
+
+    __slots__ = ("calls", "held", "is_dry", "is_explicit", "maxsize", "name", "pace", "prefetched", "puts", "refill_rid")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.puts = Stream()
+        self.maxsize = -1
+        """The bound as the engine last said it; -1 while unknown."""
+        self.prefetched: deque[Delivery] = deque()
+        """Leased to this client and returned by no get; oldest first."""
+        self.held: dict[Hashable, list[Held]] = {}
+        """Implicit leases by consumer, oldest first."""
+        self.calls: dict[Call, None] = {}
+        """Gets that wait, in order."""
+        self.refill_rid = 0
+        self.is_dry = False
+        """Whether the last refill came back empty; the next get that has to wait asks again."""
+        self.is_explicit = False
+        """Whether this process has called task_done on it: from then on a get settles nothing."""
+        self.pace = Pace()
+
+
+class Call:
+    """One request whose answer somebody waits for."""
+
+    __slots__ = ("consumer", "deadline", "held", "n", "queue", "reply", "rid", "seq", "stream", "waiter")
+
+    def __init__(self) -> None:
+        self.rid = 0
+        self.reply: Reply | None = None
+        self.waiter: Any = None
+        """The shell's own: what to wake when the reply is there."""
+        self.stream: Stream | None = None
+        self.seq = 0
+        # For a get only:
+        self.queue: QueueState | None = None
+        self.consumer: Hashable = None
+        self.n = 1
+        self.deadline: float | None = None
+        self.held: list[Held] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the answer, or what a get waited for, is there."""
+        return self.reply is not None or bool(self.held)
+
+    def wait_s(self, now: float) -> float:
+        """What is left of the get's own timeout, as an engine takes it."""
+        return FOREVER if self.deadline is None else max(0.0, self.deadline - now)
+
+
+class _Sent:
+    """A request that nobody waits for, but whose answer matters."""
+
+    __slots__ = ("held", "queue", "seq", "settling", "stream")
+
+    def __init__(
+        self,
+        stream: Stream | None = None,
+        seq: int = 0,
+        *,
+        held: Held | None = None,
+        queue: QueueState | None = None,
+        settling: list[Held] | None = None,
+    ) -> None:
+        self.stream = stream
+        self.seq = seq
+        self.held = held
+        """For a put: the lease it was made under."""
+        self.queue = queue
+        """For a Lease: a refill, or one whose get has gone."""
+        self.settling = settling
+
+
+class ClientState:
+    """See the module's text. Not thread-safe: the shell holds its lock around every call."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, QueueState] = {}
+        self.outbox: list[Request] = []
+        self.woken: list[Call] = []
+        """Calls whose answer came; the shell wakes and clears them. At Closing also those still without one."""
+        self.lost: list[Held] = []
+        """Implicit leases that were no longer ours when they were settled; the shell logs and clears them."""
+        self.refused: dict[Hashable, Exception] = {}
+        """By consumer: why a put under its lease was refused; raised at its next call."""
+        self.current: dict[Hashable, Held] = {}
+        """By consumer: the lease under which its puts travel."""
+        self.is_closing = False
+        """Whether the engine's owner said goodbye and nothing has been heard since."""
+        self.attached: Attached | None = None
+        self._rid = 0
+        self._settles = Stream()
+        self._settlements: list[Settlement] = []
+        self._settling: list[Held] = []
+        self._begun: dict[str, list[int]] = {}
+        self._pending: dict[int, Call | _Sent] = {}
+
+    # -- requests that are answered --------------------------------------------------------------------------------
+
+    def queue(self, name: str) -> QueueState:
+        """What is known of a queue; made when first named."""
+        queue = self.queues.get(name)
+        if queue is None:
+            queue = self.queues[name] = QueueState(name)
+        return queue
+
+    def next_rid(self) -> int:
+        self._rid += 1
+        return self._rid
+
+    def call(self, make: Any, *args: Any, **kwargs: Any) -> Call:
+        """Ask something that changes nothing twice if sent twice: make(rid, *args, **kwargs)."""
+        call = Call()
+        call.rid = self.next_rid()
+        self._pending[call.rid] = call
+        self.gather()
+        self.outbox.append(make(call.rid, *args, **kwargs))
+        return call
+
+    def put(self, queue: QueueState, messages: list[Message], wait_s: float) -> Call:
+        """Put and wait for the engine's word."""
+        call = self._sequenced(queue.puts)
+        self.outbox.append(Put(call.rid, queue.name, call.seq, queue.puts.floor, messages, wait_s))
+        return call
+
+    def put_under(self, held: Held, queue: QueueState, message: Message) -> None:
+        """Put ahead of the settlement of `held`, without waiting: if it never arrives, that lease's message comes again."""
+        self._rid = rid = self._rid + 1
+        puts = queue.puts
+        seq = puts.next()
+        self._pending[rid] = _Sent(puts, seq, held=held)
+        self.outbox.append(Put(rid, queue.name, seq, puts.floor, [message], 0.0, held.delivery.token))
+
+    def task_done(self, queue: QueueState, consumer: Hashable, now: float) -> Call | None:
+        """Settle the consumer's oldest lease, else the process's oldest, else ask the engine to count only."""
+        queue.is_explicit = True
+        own = queue.held.get(consumer)
+        if not own:
+            own = min((helds for helds in queue.held.values() if helds), key=lambda helds: helds[0].begun_at, default=None)
+        if own:
+            held = own.pop(0)
+            if not own:
+                del queue.held[held.consumer]
+            queue.pace.finished(now - held.begun_at)
+            self.settle(held, is_task_done=True)
+            return None
+        call = self._sequenced(self._settles)
+        self.outbox.append(TaskDone(call.rid, call.seq, self._settles.floor, queue.name))
+        return call
+
+    def settle_and_hear(self, held: Held, settlement: Settlement) -> Call | None:
+        """Settle and wait for the engine's word; None when a refused put under the lease has given it back already."""
+        self._end(held)
+        if held.refused:
+            return None
+        call = self._sequenced(self._settles)
+        self.outbox.append(Settle(call.rid, call.seq, self._settles.floor, [settlement]))
+        return call
+
+    def _sequenced(self, stream: Stream) -> Call:
+        self.gather()
+        call = Call()
+        call.rid = self.next_rid()
+        call.stream, call.seq = stream, stream.next()
+        self._pending[call.rid] = call
+        return call
+
+    # -- get -------------------------------------------------------------------------------------------------------
+
+    def finish_previous(self, queue: QueueState, consumer: Hashable, now: float) -> None:
+        """A get begins: the consumer is done with what its last one returned, unless the process counts by task_done."""
+        previous = queue.held.get(consumer)
+        if previous is None:
+            return
+        if queue.is_explicit:
+            ended = [held for held in previous if held.is_iterated]
+            previous[:] = [held for held in previous if not held.is_iterated]
+        else:
+            ended = previous
+            del queue.held[consumer]
+        if ended:
+            queue.pace.finished(now - ended[0].begun_at, len(ended))
+            for held in ended:
+                self.settle(held, is_task_done=held.is_iterated)
+
+    def take(self, queue: QueueState, consumer: Hashable, now: float) -> Held | None:
+        """The oldest prefetched delivery, now begun; asks for more before they run out."""
+        prefetched = queue.prefetched
+        if not prefetched:
+            return None
+        delivery = prefetched.popleft()
+        begun = self._begun.get(queue.name)
+        if begun is None:
+            self._begun[queue.name] = [delivery.token]
+        else:
+            begun.append(delivery.token)
+        if len(prefetched) * 2 < queue.pace.in_hand and not queue.refill_rid and not queue.is_dry:
+            self._refill(queue)
+        return Held(queue, consumer, delivery, now)
+
+    def hold(self, held: Held) -> None:
+        """Make it the consumer's implicit lease."""
+        consumer = held.consumer
+        helds = held.queue.held.get(consumer)
+        if helds is None:
+            held.queue.held[consumer] = [held]
+        else:
+            helds.append(held)
+        self.current[consumer] = held
+
+    def ask(self, queue: QueueState, consumer: Hashable, n: int, deadline: float | None, now: float) -> Call:
+        """Ask for up to n deliveries; the call is over when one is there, or its timeout."""
+        call = Call()
+        call.queue, call.consumer, call.n, call.deadline = queue, consumer, min(n, _ASK_AT_MOST), deadline
+        queue.calls[call] = None
+        if not queue.refill_rid:  # else its answer decides
+            self._lease(queue, call, now)
+        return call
+
+    def cancel(self, call: Call) -> None:
+        """The caller of a get has gone: what it was given, or is still to be given, goes back."""
+        queue = call.queue
+        if queue is None:
+            return
+        for held in call.held:
+            self.settle(held, SettleKind.RELEASE)
+        call.held = []
+        queue.calls.pop(call, None)
+        self._orphan(queue, call)
+
+    def _lease(self, queue: QueueState, call: Call, now: float) -> None:
+        is_first = sum(1 for other in queue.calls if other.rid) == 0
+        max_n = max(call.n, queue.pace.ask()) if is_first else call.n
+        call.rid = self.next_rid()
+        self._pending[call.rid] = call
+        self.gather()
+        self.outbox.append(Lease(call.rid, queue.name, max_n, call.n, call.wait_s(now)))
+
+    def _refill(self, queue: QueueState) -> None:
+        in_hand = queue.pace.ask()
+        n = in_hand - len(queue.prefetched)
+        if n > 0 and in_hand > 1:  # a slow task's slot is free only when its get comes
+            queue.refill_rid = rid = self.next_rid()
+            self._pending[rid] = _Sent(queue=queue)
+            self.outbox.append(Lease(rid, queue.name, n, 0, 0.0))
+
+    def _orphan(self, queue: QueueState, call: Call) -> None:
+        if self._pending.get(call.rid) is call:
+            self._pending[call.rid] = _Sent(queue=queue)
+            self.outbox.append(Withdraw(call.rid))
+
+    def _serve(self, queue: QueueState, now: float) -> None:
+        """Hand what is prefetched to the gets that wait for it."""
+        while queue.prefetched and queue.calls:
+            call = next(iter(queue.calls))
+            del queue.calls[call]
+            while len(call.held) < call.n and (held := self.take(queue, call.consumer, now)) is not None:
+                call.held.append(held)
+            self._orphan(queue, call)
+            self.woken.append(call)
+
+    # -- settling --------------------------------------------------------------------------------------------------
+
+    def settle(
+        self,
+        held: Held,
+        kind: SettleKind = SettleKind.ACK,
+        *,
+        is_task_done: bool = False,
+        delay_s: float = 0.0,
+        reason: str = "",
+    ) -> None:
+        """End a delivery without waiting; if it was lost, it turns up in `lost`."""
+        self._end(held)
+        if not held.refused:
+            self._settlements.append(Settlement(held.delivery.token, kind, is_task_done, delay_s, reason))
+            self._settling.append(held)
+
+    def drop(self, held: Held) -> None:
+        """Take it out of its consumer's implicit leases, to be settled by the caller."""
+        helds = held.queue.held.get(held.consumer)
+        if helds is not None and held in helds:
+            helds.remove(held)
+            if not helds:
+                del held.queue.held[held.consumer]
+
+    def end_consumer(self, consumer: Hashable, kind: SettleKind, reason: str = "") -> None:
+        """A consumer is gone: settle all its implicit leases in one way."""
+        for queue in self.queues.values():
+            for held in queue.held.pop(consumer, ()):
+                # One that counts as done does so only when it is: given back, it is still unfinished.
+                self.settle(held, kind, is_task_done=held.is_iterated and kind == SettleKind.ACK, reason=reason)
+        self.current.pop(consumer, None)
+
+    def consumers(self) -> set[Hashable]:
+        """Those that hold an implicit lease."""
+        return {consumer for queue in self.queues.values() for consumer in queue.held}
+
+    def _end(self, held: Held) -> None:
+        held.is_settled = True
+        if self.current.get(held.consumer) is held:
+            if held.outer is not None and not held.outer.is_settled:
+                self.current[held.consumer] = held.outer
+            else:
+                del self.current[held.consumer]
+
+    # -- in and out ------------------------------------------------------------------------------------------------
+
+    @property
+    def has_output(self) -> bool:
+        return bool(self.outbox or self._settlements or self._begun)
+
+    @property
+    def is_unconfirmed(self) -> bool:
+        """Whether something that changes the engine awaits its answer."""
+        return self.has_output or any(pending.stream is not None for pending in self._pending.values())
+
+    def gather(self) -> None:
+        """Turn what was begun and settled into requests."""
+        if self._begun:
+            for name, tokens in self._begun.items():
+                self.outbox.append(Begin(name, tokens))
+            self._begun = {}
+        if self._settlements:
+            stream = self._settles
+            self._rid = rid = self._rid + 1
+            seq = stream.next()
+            self._pending[rid] = _Sent(stream, seq, settling=self._settling)
+            self.outbox.append(Settle(rid, seq, stream.floor, self._settlements))
+            self._settlements, self._settling = [], []
+
+    def drain(self) -> list[Request]:
+        """Everything to send now, in order."""
+        self.gather()
+        batch, self.outbox = self.outbox, []
+        return batch
+
+    def on_attached(self, attached: Attached) -> None:
+        """The engine's newest word about this session: prefetched deliveries that it took away are forgotten."""
+        first, self.attached = self.attached is None, attached
+        self.is_closing = False
+        if first:
+            return
+        lost = set(attached.lost)
+        for queue in self.queues.values():
+            if not attached.is_resumed:
+                queue.prefetched.clear()
+            elif lost:
+                queue.prefetched = deque(delivery for delivery in queue.prefetched if delivery.token not in lost)
+
+    def on_replies(self, replies: Sequence[Reply], now: float) -> None:
+        """Take in answers and unasked events, in order."""
+        self.is_closing = False
+        for reply in replies:
+            if isinstance(reply, Recall):
+                self._on_recall(reply, now)
+            elif isinstance(reply, Closing):
+                self.is_closing = True
+                self.woken.extend(call for call in self._pending.values() if isinstance(call, Call))
+                self.woken.extend(call for queue in self.queues.values() for call in queue.calls if not call.rid)
+            else:
+                pending = self._pending.pop(reply.rid, None)
+                if pending is None:
+                    continue
+                if pending.stream is not None:
+                    pending.stream.answered(pending.seq)
+                if isinstance(pending, _Sent):
+                    self._on_sent_answered(pending, reply, now)
+                else:
+                    self._on_call_answered(pending, reply, now)
+
+    def _on_call_answered(self, call: Call, reply: Reply, now: float) -> None:
+        queue = call.queue
+        if queue is None:
+            call.reply = reply
+        else:
+            queue.calls.pop(call, None)
+            if isinstance(reply, Granted) and reply.deliveries:
+                queue.is_dry = False
+                call.held = [Held(queue, call.consumer, delivery, now) for delivery in reply.deliveries[: call.n]]
+                queue.prefetched.extend(reply.deliveries[call.n :])
+                self._serve(queue, now)
+            else:
+                call.reply = reply
+        self.woken.append(call)
+
+    def _on_sent_answered(self, sent: _Sent, reply: Reply, now: float) -> None:
+        if isinstance(reply, Done):
+            return
+        if isinstance(reply, Settled):
+            if reply.lost and sent.settling:
+                lost = set(reply.lost)
+                self.lost.extend(held for held in sent.settling if held.delivery.token in lost and not held.refused)
+        elif isinstance(reply, Granted):
+            assert sent.queue is not None
+            self._on_granted_unasked(sent.queue, reply.rid, reply.deliveries, now)
+        elif isinstance(reply, Failed):
+            if sent.held is not None:
+                self._on_put_refused(sent.held, from_code(reply.code, reply.text, reply.facts))
+            elif sent.settling is not None:
+                self.lost.extend(sent.settling)
+            elif sent.queue is not None:
+                self._on_granted_unasked(sent.queue, reply.rid, [], now)
+
+    def _on_granted_unasked(self, queue: QueueState, rid: int, deliveries: list[Delivery], now: float) -> None:
+        """The answer to a refill, or to a Lease whose get has gone."""
+        is_refill = queue.refill_rid == rid
+        if is_refill:
+            queue.refill_rid = 0
+            queue.is_dry = not deliveries
+        queue.prefetched.extend(deliveries)
+        self._serve(queue, now)
+        if is_refill:
+            for call in [call for call in queue.calls if not call.rid]:
+                self._lease(queue, call, now)
+        else:
+            for _ in range(min(len(deliveries), len(queue.prefetched))):  # what no other get here took
+                self._settlements.append(Settlement(queue.prefetched.pop().token, SettleKind.RELEASE))
+
+    def _on_put_refused(self, held: Held, error: Exception) -> None:
+        self.refused[held.consumer] = error
+        if not held.is_settled:
+            self.drop(held)
+            # The engine gave it back with the refusal; one that does not know that rule needs to be told.
+            self.settle(held, SettleKind.NACK, reason=str(error))
+        held.refused = True
+        for queue in self.queues.values():
+            queue.maxsize = -1  # a bound that was set since is one reason; ask again before the next one
+
+    def _on_recall(self, recall: Recall, now: float) -> None:
+        queue = self.queues.get(recall.queue)
+        tokens: list[int] = []
+        if queue is not None and queue.prefetched:
+            running = [held.begun_at for held in self.current.values() if held.queue is queue]
+            running_s = now - min(running, default=now)
+            n = to_give_back(len(queue.prefetched), recall.n, running_s)
+            tokens = sorted(queue.prefetched.pop().token for _ in range(n))
+        self.outbox.append(Recalled(recall.queue, tokens))
