@@ -44,6 +44,9 @@ CHUNK_BYTES = 256 * 1024
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 MAX_ERROR_BYTES = 1024
 GROW_BYTES = 4 * 1024 * 1024
+MAX_UNFINISHED_BODIES = 8
+BODY_OVERHEAD_BYTES = 1024
+"""Counted for each body beside its size, so that a million tiny ones are not free."""
 
 _FIRST_BUFFER_BYTES = 4 * 1024
 _BUFFER_BYTES = 256 * 1024
@@ -188,10 +191,9 @@ class _Incoming:
 
     def write(self, data: memoryview) -> None:
         while data:
-            room = self.room(len(data))
-            n = len(room)
-            room[:] = data[:n]
-            del room
+            with self.room(len(data)) as room:
+                n = len(room)
+                room[:] = data[:n]
             self.arrived += n
             data = data[n:]
 
@@ -222,37 +224,42 @@ class FrameDecoder(Generic[E_co]):
         self._max_pending_bytes = 2 * max_body_bytes if max_pending_bytes is None else max_pending_bytes
         self._pending_bytes = 0
         self._unfinished: dict[int, _Incoming] = {}
-        self._finished: dict[int, bytes] = {}
+        self._finished: dict[int, _Incoming] = {}
         self._buffer = bytearray(_FIRST_BUFFER_BYTES)
         self._start = self._end = 0
         self._frame_bytes = 0  # of the batch at _start that has not fully arrived, its header included; else 0
         self._chunk_left = 0  # of the chunk being received, into _body
         self._body: _Incoming | None = None
         self._body_number = 0
-        self._is_direct = False
+        self._given: memoryview | None = None  # the view of a body that the last get_buffer gave
 
     def get_buffer(self) -> memoryview:
-        """Memory for the next read; never empty. Valid until buffer_updated."""
-        if self._body is not None and self._start == self._end and self._chunk_left >= _DIRECT_BYTES:
-            self._is_direct = True
-            return self._body.room(self._chunk_left)
-        if self._start == self._end and not self._frame_bytes:
+        """Memory for the next read; never empty. Valid until the next call."""
+        if self._given is not None:
+            self._given.release()  # a caller may still hold it, and what is looked at cannot grow
+            self._given = None
+        if self._chunk_left >= _DIRECT_BYTES and self._start == self._end and self._body is not None:
+            self._given = self._body.room(self._chunk_left)
+            return self._given
+        size = len(self._buffer)
+        was_filled = self._end == size
+        if self._start == self._end:
             self._start = self._end = 0
-        if self._end == len(self._buffer) or self._frame_bytes > len(self._buffer) - self._start:
-            self._make_room()
+        if was_filled or (size - self._end < size // 4 and self._start):
+            self._make_room(was_filled)
         return memoryview(self._buffer)[self._end :]
 
-    def _make_room(self) -> None:
+    def _make_room(self, was_filled: bool) -> None:
+        """Move what is left to the front; into a larger buffer when the last read filled this one."""
         arrived = self._end - self._start
-        wanted = min(len(self._buffer) * 4, _BUFFER_BYTES)
-        if self._frame_bytes > wanted:
+        size = wanted = len(self._buffer)
+        if was_filled:
+            wanted = max(size, min(size * 4, _BUFFER_BYTES))
             # A batch must lie in one piece; doubling keeps the moving cheap and never claims far ahead of what came.
-            wanted = min(self._frame_bytes, max(_BUFFER_BYTES, arrived + max(arrived, GROW_BYTES)))
-        if arrived >= wanted:
-            wanted = arrived + _FIRST_BUFFER_BYTES
-        bigger = bytearray(wanted)
-        bigger[:arrived] = memoryview(self._buffer)[self._start : self._end]
-        self._buffer, self._start, self._end = bigger, 0, arrived
+            wanted = max(wanted, min(self._frame_bytes, arrived + max(arrived, GROW_BYTES)))
+        buffer = self._buffer if wanted == size else bytearray(wanted)
+        memoryview(buffer)[:arrived] = memoryview(self._buffer)[self._start : self._end]
+        self._buffer, self._start, self._end = buffer, 0, arrived
 
     def buffer_updated(self, n: int) -> list[E_co]:
         """n bytes were received into the buffer; what they complete.
@@ -260,13 +267,10 @@ class FrameDecoder(Generic[E_co]):
         Raises:
             ProtocolError: the bytes are not this protocol, or break its limits.
         """
-        if self._is_direct:
-            self._is_direct = False
+        if self._given is not None:
             assert self._body is not None
             self._body.arrived += n
-            self._chunk_left -= n
-            if not self._chunk_left:
-                self._end_chunk()
+            self._count(n)
             return []
         self._end += n
         return self._parse()
@@ -364,12 +368,14 @@ class FrameDecoder(Generic[E_co]):
             raise ProtocolError(
                 f"The peer announced a body of {total} bytes; the limit is {self.max_body_bytes} bytes (max_body_bytes)."
             )
-        if self._pending_bytes + total > self._max_pending_bytes:
+        if self._pending_bytes + total + BODY_OVERHEAD_BYTES > self._max_pending_bytes:
             raise ProtocolError(
                 f"The peer announced more than {self._max_pending_bytes} bytes of bodies before the batch that names them; "
                 "put fewer large messages at once."
             )
-        self._pending_bytes += total
+        if len(self._unfinished) == MAX_UNFINISHED_BODIES:
+            raise ProtocolError(f"The peer began more than {MAX_UNFINISHED_BODIES} bodies without finishing one.")
+        self._pending_bytes += total + BODY_OVERHEAD_BYTES
         self._unfinished[number] = _Incoming(total)
 
     def _take_chunk(self) -> None:
@@ -378,17 +384,18 @@ class FrameDecoder(Generic[E_co]):
             assert self._body is not None
             self._body.write(memoryview(self._buffer)[self._start : self._start + n])
             self._start += n
-            self._chunk_left -= n
-            if not self._chunk_left:
-                self._end_chunk()
+            self._count(n)
 
-    def _end_chunk(self) -> None:
+    def _count(self, n: int) -> None:
+        """n bytes of the current chunk are in their body now."""
         body = self._body
         assert body is not None
-        self._body = None
-        if body.arrived == body.total:
-            del self._unfinished[self._body_number]
-            self._finished[self._body_number] = body.value()
+        self._chunk_left -= n
+        if not self._chunk_left:
+            self._body = None
+            if body.arrived == body.total:
+                del self._unfinished[self._body_number]
+                self._finished[self._body_number] = body
 
     def _decode(self, payload: memoryview, flags: int) -> list[E_co]:
         source: Buffer = payload
@@ -412,5 +419,6 @@ class FrameDecoder(Generic[E_co]):
         body = self._finished.pop(number, None)
         if body is None:
             raise ProtocolError(f"The peer named body {number}, which has not fully arrived or was named before.")
-        self._pending_bytes -= len(body)
-        return body
+        self._pending_bytes -= body.total + BODY_OVERHEAD_BYTES
+        # Only now: right after the last read an event loop still looks at the memory, and that would cost a copy.
+        return body.value()
