@@ -1,0 +1,215 @@
+"""The engine in this process's memory: a core under one lock, applied in the caller's thread.
+
+A sink may send again from inside its own call. Such requests wait in `_inbox` until the step that called it has been
+delivered, and are then applied by the outer frame: replies leave in order and the stack stays flat.
+
+```
+ send ──> [lock] apply ──> take ──> sinks ──┐
+                    ^                       │ send from inside a sink
+                    └────── _inbox <────────┘
+```
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import weakref
+from collections import deque
+from collections.abc import Sequence
+
+from manyhands.clock import Clock, SystemClock
+from manyhands.engines.base import Sink, Waiter
+from manyhands.errors import ServerUnavailable, UsageError
+from manyhands.events import Attach, Attached, Closing, Goodbye, Reply, Request
+from manyhands.lifecycle import Core
+from manyhands.model import Durability, Features, Limits
+from manyhands.sweeper import Sweeper
+
+_log = logging.getLogger(__name__)
+
+_DURABILITY = Durability("process", "messages live in the memory of this process and survive the death of any client")
+
+
+class MemoryEngine:
+    """Queues in memory; an acknowledgement means that they survive the death of any producer or consumer."""
+
+    name = "memory"
+    durability = _DURABILITY
+    features = Features()
+
+    def __init__(self, limits: Limits | None = None, clock: Clock | None = None, epoch: int | None = None) -> None:
+        """Open an empty engine.
+
+        Args:
+            clock: with one of a test's own, nothing happens by itself: the test calls `tick`.
+            epoch: made at random if not given; two engines' tokens must not be taken for one another's.
+        """
+        self.limits = limits or Limits()
+        self._clock = clock or SystemClock()
+        epoch = secrets.randbits(22) if epoch is None else epoch
+        self._core = Core(limits=self.limits, epoch=epoch, now=self._clock.now())
+        self._lock = threading.RLock()
+        self._ports: dict[str, _Port] = {}
+        self._inbox: deque[tuple[_Port, Sequence[Request]]] = deque()
+        self._is_busy = False
+        self._is_closed = False
+        self._is_foreign = False
+        self._sweeper = Sweeper(self.tick) if clock is None else None
+        _engines.add(self)
+
+    def attach(self, attach: Attach, sink: Sink) -> _Port:
+        """Open or resume a session.
+
+        Raises:
+            UsageError: the engine belongs to the process that this one was forked from.
+            ServerUnavailable: it is closed.
+        """
+        self._check()
+        with self._lock:
+            self._check()
+            if self._sweeper is not None:
+                self._sweeper.start()
+            is_resumed, lost = self._core.attach(attach, self._clock.now())
+            attached = Attached(self.name, self.durability, self.features, self.limits, is_resumed, lost)
+            port = self._ports[attach.session] = _Port(self, attach.session, sink, attached)
+            self._deliver()
+            return port
+
+    def tick(self) -> float | None:
+        """Do what is due; the monotonic time of the next call. The engine's own thread does this."""
+        with self._lock:
+            if self._is_closed or self._is_foreign:
+                return None
+            self._core.tick(self._clock.now())
+            self._deliver()
+            return self._core.next_due()
+
+    def close(self, *, closing_reason: str = "") -> None:
+        """Tell every session `Closing` and stop; settles nothing. Idempotent."""
+        if self._is_foreign:
+            return
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            ports = list(self._ports.values())
+            self._ports.clear()
+            for port in ports:
+                port.hand([Closing(closing_reason)])
+        if self._sweeper is not None:
+            self._sweeper.stop()
+
+    def _check(self) -> None:
+        if self._is_foreign:
+            raise UsageError(
+                "this engine of another process cannot be used here: its queues stayed with the process that this one was "
+                "forked from. Connect to that process instead, or open an engine after the fork"
+            )
+        if self._is_closed:
+            raise ServerUnavailable("the engine was closed in this process, so it takes no more requests; open a new one")
+
+    def _send(self, port: _Port, requests: Sequence[Request]) -> None:
+        self._check()
+        with self._lock:
+            if self._is_busy:
+                self._inbox.append((port, requests))
+                return
+            self._check()
+            if self._ports.get(port.session) is not port:
+                raise ServerUnavailable(f"session {port.session:.8}… ended here or was taken over by another connection")
+            self._core.apply(port.session, requests, self._clock.now())
+            self._deliver()
+
+    def _detach(self, port: _Port, goodbye: bool) -> None:
+        if self._is_foreign:
+            return
+        with self._lock:
+            if self._is_closed or self._ports.get(port.session) is not port:
+                return
+            if goodbye:
+                self._core.apply(port.session, [Goodbye()], self._clock.now())
+            else:
+                self._core.detach(port.session, self._clock.now())
+            del self._ports[port.session]
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Hand out the effects of what was applied, and apply what the sinks send meanwhile. Holds the lock."""
+        if self._is_busy:
+            return
+        self._is_busy = True
+        core, inbox = self._core, self._inbox
+        try:
+            while True:
+                effects = core.take().effects
+                if len(effects) == 1:
+                    session, reply = effects[0]
+                    self._hand(session, [reply])
+                elif effects:
+                    replies: dict[str, list[Reply]] = {}
+                    for session, reply in effects:
+                        replies.setdefault(session, []).append(reply)
+                    for session, batch in replies.items():
+                        self._hand(session, batch)
+                if not inbox:
+                    if not effects:
+                        break
+                    continue
+                while inbox:
+                    port, requests = inbox.popleft()
+                    if self._ports.get(port.session) is port:
+                        core.apply(port.session, requests, self._clock.now())
+        finally:
+            self._is_busy = False
+        if self._sweeper is not None:
+            self._sweeper.nudge(core.next_due())
+
+    def _hand(self, session: str, replies: Sequence[Reply]) -> None:
+        port = self._ports.get(session)
+        if port is not None:
+            port.hand(replies)
+
+
+class _Port:
+    """One session's end of a memory engine."""
+
+    __slots__ = ("_engine", "_sink", "attached", "session")
+
+    def __init__(self, engine: MemoryEngine, session: str, sink: Sink, attached: Attached) -> None:
+        self._engine = engine
+        self._sink = sink
+        self.session = session
+        self.attached = attached
+
+    def send(self, requests: Sequence[Request]) -> None:
+        self._engine._send(self, requests)
+
+    def wait(self, waiter: Waiter, timeout_s: float) -> bool:
+        return waiter.block(timeout_s)
+
+    def detach(self, *, goodbye: bool = True) -> None:
+        self._engine._detach(self, goodbye)
+
+    def hand(self, replies: Sequence[Reply]) -> None:
+        """Give replies to the session; a sink that fails hurts nobody else."""
+        try:
+            self._sink(replies)
+        except Exception:
+            _log.exception("the receiver of session %.8s… failed; its replies were lost", self.session)
+
+
+_engines: weakref.WeakSet[MemoryEngine] = weakref.WeakSet()
+
+
+def _disown() -> None:
+    """In a forked child: the engines are the parent's, and a lock that another thread held would never be released."""
+    for engine in list(_engines):
+        engine._is_foreign = True
+        engine._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown)

@@ -1,0 +1,150 @@
+"""The queue as one synchronous state machine: events and the time in, effects and changes out.
+
+```
+  shell:  attach / detach / apply / tick ──> Core ──> take() ──> Step(effects, changes)
+                                              │                    │        └─ commit these first
+                                              └ next_due()         └────────── then let these leave
+```
+
+It has no clock, no thread, no file and no randomness of its own, so a test or a simulation can put it anywhere in time.
+The handlers live in the modules named in `_HANDLERS`; each takes (state, session, request, now), decides, and emits. A
+handler that raises `Refused` has changed nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from manyhands import events
+from manyhands.clock import Now
+from manyhands.events import Attach, Failed, Request
+from manyhands.lifecycle import admin, attaching, leases, puts, results, settling
+from manyhands.lifecycle.changes import Snapshot
+from manyhands.lifecycle.loading import load
+from manyhands.lifecycle.refusal import Refused
+from manyhands.lifecycle.silence import credit_stall
+from manyhands.lifecycle.state import State, Step
+from manyhands.model import Limits
+
+_log = logging.getLogger(__name__)
+
+# A timer this late means that the process itself did not run (stopped, swapped out, the machine asleep).
+_STALL_S = 0.5
+
+_HANDLERS: dict[type, Callable[[State, Any, Any, Now], None]] = {
+    events.Declare: puts.declare,
+    events.Put: puts.put,
+    events.Lease: leases.lease,
+    events.Begin: leases.begin,
+    events.Recalled: leases.recalled,
+    events.Extend: leases.extend,
+    events.Settle: settling.settle,
+    events.TaskDone: settling.task_done,
+    events.Join: settling.join,
+    events.Result: results.result,
+    events.Ping: attaching.ping,
+    events.Goodbye: attaching.goodbye,
+    events.ReportDead: attaching.report_dead,
+    events.Withdraw: attaching.withdraw,
+    events.ShutDown: admin.shut_down,
+    events.Size: admin.size,
+    events.Stats: admin.stats,
+    events.Peek: admin.peek,
+    events.Purge: admin.purge,
+    events.DeadList: admin.dead_list,
+    events.DeadRetry: admin.dead_retry,
+    events.DeadDrop: admin.dead_drop,
+}
+
+
+class Core:
+    """Queues, sessions, leases, results. Not thread-safe: one shell owns it."""
+
+    def __init__(
+        self, *, limits: Limits, epoch: int, is_journaled: bool = False, snapshot: Snapshot | None = None, now: Now
+    ) -> None:
+        """Start empty, or from what a store kept.
+
+        Args:
+            epoch: a number that no earlier run over the same store had (below 2**22); tokens are made from it.
+            is_journaled: whether `take` returns the changes.
+        """
+        self._state = State(limits, epoch, is_journaled, now)
+        self._now = now
+        if snapshot is not None:
+            load(self._state, snapshot, now)
+
+    def attach(self, attach: Attach, now: Now) -> tuple[bool, list[int]]:
+        """Open or resume a session, also one that is still connected elsewhere.
+
+        Returns:
+            Whether the session was resumed, and which of the tokens it holds are not its any more.
+        """
+        self._now = now
+        answer = attaching.attach(self._state, attach, now)
+        self._serve(now)
+        return answer
+
+    def detach(self, session: str, now: Now, *, is_dead: bool = False) -> None:
+        """A session's connection ended; is_dead: it will not come back, its leases return at once."""
+        self._now = now
+        found = self._state.sessions.get(session)
+        if found is not None:
+            attaching.detach(self._state, found, now, is_dead=is_dead)
+            self._serve(now)
+
+    def apply(self, session: str, requests: Sequence[Request], now: Now) -> None:
+        """Apply a session's requests, in order. Never raises for what is in them."""
+        self._now = now
+        state = self._state
+        found = state.sessions.get(session)
+        for request in requests:
+            if found is None or not found.is_connected:
+                self._refuse(session, request, "usage", f"session {session:.8}… is not attached here (any more)")
+                continue
+            found.last_heard = now.mono
+            try:
+                _HANDLERS[type(request)](state, found, request, now)
+            except Refused as refused:
+                self._refuse(session, request, refused.code, refused.text, refused.facts)
+            except Exception as error:
+                _log.debug("a request with wrong values was refused", exc_info=True)
+                self._refuse(session, request, "usage", f"{type(request).__name__} has wrong values: {error!r:.200}")
+        if state.dirty:
+            self._serve(now)
+
+    def tick(self, now: Now) -> None:
+        """Do what has become due."""
+        self._now = now
+        if self._state.timers.late_s(now) > _STALL_S:
+            credit_stall(self._state, now)
+        self._state.timers.run(now)
+        self._serve(now)
+
+    def next_due(self) -> float | None:
+        """The monotonic time at which `tick` should be called next; None while nothing is to come."""
+        return self._state.timers.next_due(self._now)
+
+    def take(self) -> Step:
+        """All effects, in leaving order, and all changes since the last take."""
+        return self._state.take()
+
+    def _refuse(self, session: str, request: Request, code: str, text: str, facts: dict[str, Any] | None = None) -> None:
+        rid = getattr(request, "rid", 0)
+        if rid:
+            self._state.effects.append((session, Failed(rid, code, text, facts)))
+
+    def _serve(self, now: Now) -> None:
+        """Serve those who wait, until nothing more follows from it."""
+        state = self._state
+        while state.dirty:
+            queue, _ = state.dirty.popitem()
+            if queue.putting:
+                puts.admit(state, queue, now)
+            if queue.waiting:
+                leases.serve(state, queue, now)
+            if queue.joining and not queue.unfinished:
+                for waiting in queue.joining:
+                    settling.answer_join(state, waiting)

@@ -1,0 +1,107 @@
+"""The ends of a message: done, dropped, or dead. Each is one step with everything that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from manyhands.clock import Now
+from manyhands.lifecycle.changes import Buried, Forgotten, Remembered, Removed
+from manyhands.lifecycle.queue import DEAD, GONE, LEASED, Entry, Queue
+from manyhands.lifecycle.results import refuse_waiting_results, store_result
+from manyhands.lifecycle.state import State
+from manyhands.model import Message
+
+
+def finish(state: State, queue: Queue, entry: Entry, result: bytes | None, now: Now) -> None:
+    """An acked entry is gone, its result (if any) kept in the same step. The caller has taken it out of its lease."""
+    message, options = entry.message, entry.message.options
+    entry.place = GONE
+    queue.done_total += 1
+    if state.changes is not None:
+        state.note(Removed(entry.n))
+        state.count(queue)
+    if options is not None and options.dedupe:
+        remember(state, message, now)
+    if message.kind:
+        state.calls.pop(message.id, None)
+    if result is not None:
+        store_result(state, queue.name, message, result, now)
+    elif message.kind:
+        refuse_waiting_results(state, message.id, "unknown_id", f"message {message.id} was finished without a result")
+
+
+def bury(state: State, queue: Queue, entry: Entry, reason: str, now: Now) -> None:
+    """An entry becomes a dead letter, kept with its history."""
+    past = entry.the_past()
+    past.died_at, past.reason = now.wall, reason
+    entry.place = DEAD
+    queue.dead[entry.n] = entry
+    queue.dead_total += 1
+    less_unfinished(state, queue, 1)
+    state.note(Buried(entry.n, now.wall, reason, list(past.history)))
+    message = entry.message
+    if message.kind:
+        state.calls.pop(message.id, None)
+        state.buried[message.id] = reason
+        refuse_waiting_results(state, message.id, "task", f"message {message.id} became a dead letter: {reason}")
+
+
+def drop(state: State, queue: Queue, dropped: Sequence[Message | Entry], why: str) -> None:
+    """Forget messages that were purged or expired; the caller has taken them out of the order."""
+    less_unfinished(state, queue, len(dropped))
+    for item in dropped:
+        message = item
+        if isinstance(item, Entry):
+            message = item.message
+            item.place = GONE
+            state.note(Removed(item.n))
+        assert isinstance(message, Message)
+        if message.options is not None and message.options.dedupe:
+            forget(state, message.id)
+        if message.kind:
+            state.calls.pop(message.id, None)
+            refuse_waiting_results(state, message.id, "unknown_id", f"message {message.id} was {why}")
+    state.wake(queue)
+
+
+def expire(state: State, entry: Entry) -> None:
+    """Drop an entry whose time is over, unless somebody works on it or it ended before."""
+    if entry.place not in (DEAD, GONE, LEASED):
+        queue = state.queues[entry.queue]
+        queue.drop(entry)
+        drop(state, queue, [entry], "dropped: it expired before anybody took it")
+
+
+def less_unfinished(state: State, queue: Queue, n: int) -> None:
+    """Count n entries as finished; join ends at 0."""
+    queue.unfinished = max(0, queue.unfinished - n)
+    state.count(queue)
+    if queue.joining and not queue.unfinished:
+        state.dirty[queue] = None
+
+
+def remember(state: State, message: Message, now: Now) -> None:
+    """A message with a caller-given id is complete: drop further puts of it for dedupe_s."""
+    until = now.wall + state.limits.dedupe_s
+    state.known[message.id] = until
+    state.remembered.append((until, message.id))
+    if len(state.remembered) == 1:
+        state.timers.at_wall(until, lambda _, at: forget_old(state, at), None)
+    state.note(Remembered(message.id, until))
+
+
+def forget_old(state: State, now: Now) -> None:
+    """Forget the caller-given ids whose time is over."""
+    remembered = state.remembered
+    while remembered and remembered[0][0] <= now.wall:
+        until, message_id = remembered.popleft()
+        if state.known.get(message_id) == until:
+            forget(state, message_id)
+    if remembered:
+        state.timers.at_wall(remembered[0][0], lambda _, at: forget_old(state, at), None)
+
+
+def forget(state: State, message_id: str) -> None:
+    """A caller-given id may be put again."""
+    if state.known.pop(message_id, None) is not None:
+        state.note(Forgotten(message_id))

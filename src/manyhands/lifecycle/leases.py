@@ -1,0 +1,180 @@
+"""Handing out, and what a holder says of what it holds."""
+
+from __future__ import annotations
+
+from manyhands.clock import Now
+from manyhands.events import Begin, Extend, Failed, Granted, Lease, Recalled, Settled
+from manyhands.lifecycle import recalls
+from manyhands.lifecycle.changes import Leased
+from manyhands.lifecycle.placing import give_back, promote
+from manyhands.lifecycle.queue import LEASED, Queue
+from manyhands.lifecycle.refusal import Refused
+from manyhands.lifecycle.sessions import Session
+from manyhands.lifecycle.silence import watch
+from manyhands.lifecycle.state import State
+from manyhands.lifecycle.waiting import WaitingLease
+from manyhands.model import Delivery
+
+
+def lease(state: State, session: Session, request: Lease, now: Now) -> None:
+    """Hand out what there is, or wait for it."""
+    rid, max_n = request.rid, request.max_n
+    queue = state.queue(request.queue)
+    if max_n < 1 or rid < 1:
+        raise Refused("usage", f"a lease asks for at least one message and needs a rid, not max_n={max_n}, rid={rid}")
+    if queue.delayed and queue.delayed[0][0] <= now.wall:
+        promote(state, queue, now)
+    if queue.waiting:
+        serve(state, queue, now)
+    if not queue.waiting:
+        deliveries = grant(state, session, queue, max_n, request.begin_n, now)
+        if deliveries:
+            state.effects.append((session.id, Granted(rid, deliveries)))
+            return
+        if queue.is_shut_down and not queue.size():
+            raise Refused("shut_down", f"queue {queue.name!r} was shut down and has nothing more")
+    waiting = WaitingLease(session, rid, queue, max_n, request.begin_n)
+    state.park(waiting)
+    queue.waiting.append(waiting)
+    if request.wait_s == 0:
+        _end_wait(state, waiting, now)
+        return
+    if request.wait_s > 0:
+        waiting.has_timer = True
+        state.timers.at_mono(now.mono + request.wait_s, lambda over, at: _end_wait(state, over, at), waiting)
+    recalls.arm(state, queue, now)
+
+
+def grant(state: State, session: Session, queue: Queue, max_n: int, begin_n: int, now: Now) -> list[Delivery]:
+    """Lease up to max_n messages to a session; the first begin_n count as begun."""
+    entries = queue.take(max_n, state.numbers)
+    if not entries:
+        return []
+    deliveries = []
+    leases, token, wall, changes = session.leases, state.token, now.wall, state.changes
+    session_id = session.id
+    for entry in entries:
+        token += 1
+        entry.place = LEASED
+        entry.leased_at = wall
+        entry.deliveries += 1
+        leases[token] = entry
+        deliveries.append(Delivery(token, entry.deliveries, entry.message))
+        if changes is not None:
+            changes.append(Leased(entry.n, token, session_id, entry.deliveries))
+    state.token = token
+    n = len(entries)
+    queue.leased += n
+    if n > begin_n and not entries[0].is_suspect:
+        begin_n = max(0, begin_n)
+        for entry in entries[begin_n:]:
+            entry.is_begun = False
+        queue.hold_unbegun(session_id, n - begin_n)
+        if queue.waiting:
+            recalls.arm(state, queue, now)
+    if not session.is_watched:
+        watch(state, session, now)
+    if queue.putting:
+        state.dirty[queue] = None
+    return deliveries
+
+
+def serve(state: State, queue: Queue, now: Now) -> None:
+    """Share what is ready among those who wait, first come first served, and end the waits that are in vain."""
+    waiting_n = len(queue.waiting)
+    if not waiting_n:
+        return
+    ready = queue.ready_n()
+    while ready and (waiting := queue.waiting.first()) is not None:
+        share = min(waiting.max_n, -(-ready // waiting_n))
+        deliveries = grant(state, waiting.session, queue, share, waiting.begin_n, now)
+        if not deliveries:
+            break
+        leave(state, waiting)
+        # What was given while it waited is heard of only now: its silence counts from here.
+        waiting.session.last_heard = now.mono
+        state.effects.append((waiting.session.id, Granted(waiting.rid, deliveries)))
+        ready -= len(deliveries)
+        waiting_n -= 1
+    if queue.is_shut_down and not queue.size():
+        for waiting in queue.waiting:
+            leave(state, waiting)
+            text = f"queue {queue.name!r} was shut down and has nothing more"
+            state.effects.append((waiting.session.id, Failed(waiting.rid, "shut_down", text)))
+    if queue.last_calls:
+        for waiting in queue.waiting:
+            if waiting.is_last_call and not recalls.is_pending(queue, waiting.session, now):
+                answer_empty(state, waiting)
+
+
+def leave(state: State, waiting: WaitingLease) -> None:
+    """Take a waiting lease out of its line."""
+    state.unpark(waiting)
+    waiting.queue.waiting.left()
+    if waiting.is_last_call:
+        waiting.queue.last_calls -= 1
+
+
+def answer_empty(state: State, waiting: WaitingLease) -> None:
+    """Tell a consumer that there is nothing."""
+    leave(state, waiting)
+    state.effects.append((waiting.session.id, Granted(waiting.rid, [])))
+
+
+def _end_wait(state: State, waiting: WaitingLease, now: Now) -> None:
+    """Its time is over: ask for what others have not begun, and wait for their answers only."""
+    queue = waiting.queue
+    recalls.ask(state, queue, now)
+    if not recalls.is_pending(queue, waiting.session, now):
+        answer_empty(state, waiting)
+        return
+    waiting.is_last_call = True
+    queue.last_calls += 1
+    waiting.has_timer = True
+    until = now.mono + state.limits.recall_answer_s
+    state.timers.at_mono(until, lambda over, at: answer_empty(state, over), waiting)
+
+
+def begin(state: State, session: Session, request: Begin, now: Now) -> None:
+    """A get has returned these: they are charged if their holder dies, and count no longer for the bound."""
+    queue = state.queues.get(request.queue)
+    if queue is None:
+        return
+    n = 0
+    for token in request.tokens:
+        entry = session.leases.get(token)
+        if entry is not None and not entry.is_begun and entry.queue == queue.name:
+            entry.is_begun = True
+            n += 1
+    if n:
+        queue.hold_unbegun(session.id, -n)
+        state.wake(queue)
+
+
+def recalled(state: State, session: Session, request: Recalled, now: Now) -> None:
+    """A holder answers a recall: what it names goes back to the head, charged nothing."""
+    queue = state.queues.get(request.queue)
+    if queue is None:
+        return
+    queue.recalls.pop(session.id, None)
+    n = 0
+    for token in request.tokens:
+        entry = session.leases.get(token)
+        if entry is None or entry.is_begun or entry.queue != queue.name:
+            continue
+        del session.leases[token]
+        entry.is_begun = True
+        n += 1
+        queue.leased -= 1
+        give_back(state, queue, entry, now, is_suspect=entry.is_suspect)
+    if n:
+        queue.hold_unbegun(session.id, -n)
+        recalls.arm(state, queue, now)
+    if queue.waiting:
+        state.dirty[queue] = None
+
+
+def extend(state: State, session: Session, request: Extend, now: Now) -> None:
+    """Say which of these leases still stand; having been heard is all that it takes to extend them."""
+    if request.rid:
+        state.reply(session, Settled(request.rid, [token for token in request.tokens if token not in session.leases]))

@@ -1,0 +1,99 @@
+"""Where a message goes: into its lane, among the delayed, back to the head, or to the dead letters."""
+
+from __future__ import annotations
+
+import math
+
+from manyhands.clock import Now
+from manyhands.lifecycle.changes import Freed
+from manyhands.lifecycle.finishing import bury, drop, expire
+from manyhands.lifecycle.queue import Entry, Queue
+from manyhands.lifecycle.state import State
+from manyhands.model import Attempt
+
+
+def enqueue(state: State, queue: Queue, entry: Entry, now: Now, due_at: float) -> None:
+    """Give a new entry its place in the order, and its timers."""
+    message = entry.message
+    if due_at > now.wall:
+        hold_until_due(state, queue, entry, due_at)
+    elif entry.deliveries or entry.is_suspect:
+        queue.push_head(entry)
+    else:
+        queue.lane(message.priority).append(entry)
+    if message.options is not None and message.options.expires_at:
+        watch_expiry(state, entry, message.options.expires_at)
+
+
+def watch_expiry(state: State, entry: Entry, expires_at: float) -> None:
+    """Drop an entry when its time is over."""
+    state.timers.at_wall(expires_at, lambda late, at: expire(state, late), entry)
+
+
+def hold_until_due(state: State, queue: Queue, entry: Entry, due_at: float) -> None:
+    """Keep an entry out of the order until due_at (UTC seconds)."""
+    queue.push_delayed(entry, due_at)
+    _arm(state, queue)
+
+
+def promote(state: State, queue: Queue, now: Now) -> None:
+    """Make ready what is due."""
+    if now.wall < queue.armed_due:
+        return  # a timer of one that was due earlier and is gone
+    queue.armed_due = math.inf
+    if queue.promote(now.wall):
+        state.wake(queue)
+    _arm(state, queue)
+
+
+def _arm(state: State, queue: Queue) -> None:
+    if queue.delayed and queue.delayed[0][0] < queue.armed_due:
+        queue.armed_due = queue.delayed[0][0]
+        state.timers.at_wall(queue.armed_due, lambda over, at: promote(state, over, at), queue)
+
+
+def give_back(
+    state: State,
+    queue: Queue,
+    entry: Entry,
+    now: Now,
+    *,
+    consumer: str = "",
+    outcome: str = "",
+    reason: str = "",
+    is_suspect: bool = False,
+    delay_s: float = 0.0,
+) -> None:
+    """Return an entry whose lease ended without an ack. The caller has taken it out of its lease.
+
+    Args:
+        outcome: how the delivery ended, for the history: it is charged. Empty: charged nothing.
+        is_suspect: it was with a consumer that was lost, and travels alone from now.
+        delay_s: how long to keep it from the next consumer.
+    """
+    message = entry.message
+    if outcome:
+        history = entry.the_past().history
+        history.append(Attempt(entry.deliveries, consumer, entry.leased_at, now.wall, outcome, reason))
+        queue.redelivered_total += 1
+        state.count(queue)
+        if entry.deliveries >= message.max_deliveries:
+            why = f"{entry.deliveries} of {message.max_deliveries} deliveries used up; the last one: {outcome}"
+            bury(state, queue, entry, f"{why} ({reason})" if reason else why, now)
+            return
+    else:
+        entry.deliveries -= 1
+    entry.is_suspect = is_suspect
+    expires_at = message.options.expires_at if message.options is not None else 0.0
+    if expires_at and expires_at <= now.wall:
+        drop(state, queue, [entry], "dropped: it expired while it was with a consumer that did not finish it")
+        return
+    due_at = now.wall + delay_s if delay_s > 0 else 0.0
+    if due_at:
+        hold_until_due(state, queue, entry, due_at)
+    else:
+        queue.push_head(entry)
+    if state.changes is not None:
+        history = entry.past.history if entry.past is not None else []
+        state.note(Freed(entry.n, entry.deliveries, is_suspect, due_at, list(history)))
+    state.wake(queue)

@@ -1,0 +1,244 @@
+"""Putting messages into a queue: all or none, in order, never the same one twice."""
+
+from __future__ import annotations
+
+import math
+
+from manyhands.clock import Now
+from manyhands.events import Declare, Done, Put
+from manyhands.lifecycle.changes import Produced, QueueSet, Stored
+from manyhands.lifecycle.marks import Mark
+from manyhands.lifecycle.placing import enqueue
+from manyhands.lifecycle.queue import Entry, Queue
+from manyhands.lifecycle.refusal import Refused
+from manyhands.lifecycle.sessions import Session
+from manyhands.lifecycle.state import State
+from manyhands.lifecycle.waiting import WaitingPut
+from manyhands.model import MAX_PRIORITY, MIN_PRIORITY, Kind, Message, Options
+
+_KINDS = frozenset(int(kind) for kind in Kind)
+
+
+def declare(state: State, session: Session, request: Declare, now: Now) -> None:
+    """Make a queue known, and its bound."""
+    maxsize = max(0, request.maxsize)
+    queue = state.queue(request.queue)
+    if maxsize and queue.maxsize and maxsize != queue.maxsize:
+        raise Refused(
+            "usage",
+            f"queue {queue.name!r} already has maxsize {queue.maxsize}, so it cannot be opened with {maxsize}; "
+            "use the same number, or 0 to keep what there is",
+        )
+    if maxsize and maxsize != queue.maxsize:
+        queue.maxsize = maxsize
+        state.note(QueueSet(queue.name, maxsize))
+    if request.rid:
+        state.reply(session, Done(request.rid))
+
+
+def put(state: State, session: Session, request: Put, now: Now) -> None:
+    """Add messages, now or when there is room."""
+    seq = request.seq
+    if seq > 0:
+        mark = session.marks.get(request.queue)
+        if mark is None:
+            Mark().check(seq, request.floor)
+        elif mark.is_applied(seq):
+            if request.rid:
+                state.reply(session, Done(request.rid))
+            return
+        else:
+            mark.check(seq, request.floor)
+            if session.puts and (first := session.puts.get((request.queue, seq))) is not None:
+                first.also.append(request.rid)
+                return
+    messages = request.messages
+    queue = state.queue(request.queue)
+    try:
+        is_plain = _check(state, queue, messages)
+        if queue.is_shut_down:
+            raise Refused("shut_down", f"queue {queue.name!r} was shut down and takes nothing more")
+        cause = _cause(session, request)
+        if queue.maxsize and (queue.putting or queue.size() + len(messages) > queue.maxsize):
+            _wait_for_room(state, session, request, queue, now)
+            return
+    except Refused:
+        state.mark(session, request.queue, seq, request.floor, is_applied=False)
+        raise
+    _add(state, queue, messages, cause, is_plain, now)
+    state.mark(session, request.queue, seq, request.floor, is_applied=True)
+    if request.rid:
+        state.effects.append((session.id, Done(request.rid)))
+
+
+def _check(state: State, queue: Queue, messages: list[Message]) -> bool:
+    """Refuse what cannot be stored; whether all messages are plain (no header set)."""
+    limit = state.limits.max_body_bytes
+    is_plain = True
+    for message in messages:
+        if len(message.body) > limit:
+            raise Refused(
+                "payload_too_large",
+                f"the encoded body has {len(message.body):,} bytes, over max_body_bytes ({limit:,}); "
+                "put the data in a file or object store and send its path",
+                size_bytes=len(message.body),
+                limit_bytes=limit,
+            )
+        if (
+            message.kind
+            or message.priority
+            or message.due_at
+            or message.options is not None
+            or message.max_deliveries < 1
+            or message.__class__ is not Message
+        ):
+            is_plain = False
+            _check_headers(message)
+    if queue.maxsize and len(messages) > queue.maxsize:
+        raise Refused(
+            "usage",
+            f"{len(messages)} messages at once can never fit into queue {queue.name!r} with maxsize {queue.maxsize}; "
+            "put fewer at a time",
+        )
+    return is_plain
+
+
+def _check_headers(message: Message) -> None:
+    if message.__class__ is not Message or not isinstance(message.id, str) or not isinstance(message.body, bytes):
+        raise Refused("usage", f"what is put must be a Message with a text as id and bytes as body, not {message!r:.80}")
+    if type(message.priority) is not int or not MIN_PRIORITY <= message.priority <= MAX_PRIORITY:
+        raise Refused("usage", f"priority {message.priority!r:.40} is not an integer from {MIN_PRIORITY} to {MAX_PRIORITY}")
+    if message.kind not in _KINDS:
+        raise Refused("usage", f"message kind {message.kind!r:.40} is unknown to this engine")
+    if type(message.max_deliveries) is not int or message.max_deliveries < 1:
+        raise Refused("usage", f"max_deliveries {message.max_deliveries!r:.40} must be at least 1")
+    if not math.isfinite(message.due_at):
+        raise Refused("usage", f"due_at {message.due_at!r} is not a time")
+    options = message.options
+    if options is not None and not (
+        isinstance(options, Options) and math.isfinite(options.expires_at + options.keep_result_s)
+    ):
+        raise Refused("usage", f"options {options!r:.120} are not valid times")
+
+
+def _cause(session: Session, request: Put) -> Entry | None:
+    if not request.cause:
+        return None
+    cause = session.leases.get(request.cause)
+    if cause is None:
+        raise Refused(
+            "lease_lost",
+            f"the message under whose lease this was put into queue {request.queue!r} belongs to another consumer now; "
+            "nothing was put, its new holder will do it again",
+        )
+    return cause
+
+
+def _wait_for_room(state: State, session: Session, request: Put, queue: Queue, now: Now) -> None:
+    if request.wait_s == 0:
+        raise Refused("full", f"queue {queue.name!r} is full ({queue.size()} of {queue.maxsize})")
+    waiting = WaitingPut(session, request.rid, queue, request)
+    state.park(waiting)
+    queue.putting.append(waiting)
+    if request.seq > 0:
+        session.puts[request.queue, request.seq] = waiting
+        state.mark(session, request.queue, request.seq, request.floor, is_applied=False)
+    if request.wait_s > 0:
+        waiting.has_timer = True
+        state.timers.at_mono(now.mono + request.wait_s, lambda over, at: refuse_waiting(state, over), waiting)
+    # Room may have come in this same step, for those in front.
+    state.dirty[queue] = None
+
+
+def refuse_waiting(state: State, waiting: WaitingPut) -> None:
+    """The wait of a parked put is over."""
+    queue = waiting.queue
+    _leave(state, waiting)
+    code, text = "full", f"queue {queue.name!r} is full ({queue.size()} of {queue.maxsize})"
+    if queue.is_shut_down:
+        code, text = "shut_down", f"queue {queue.name!r} was shut down and takes nothing more"
+    for rid in (waiting.rid, *waiting.also):
+        state.fail(waiting.session, rid, code, text)
+    state.wake(queue)
+
+
+def withdraw_waiting(state: State, waiting: WaitingPut) -> None:
+    """Its connection ended: the put was never confirmed and is sent again by a session that comes back."""
+    _leave(state, waiting)
+    state.wake(waiting.queue)
+
+
+def _leave(state: State, waiting: WaitingPut) -> None:
+    state.unpark(waiting)
+    waiting.queue.putting.left()
+    waiting.session.puts.pop((waiting.queue.name, waiting.request.seq), None)
+
+
+def admit(state: State, queue: Queue, now: Now) -> None:
+    """Let parked puts in, first come first served, as long as the next one fits whole."""
+    while (waiting := queue.putting.first()) is not None:
+        request, session = waiting.request, waiting.session
+        if queue.is_shut_down:
+            refuse_waiting(state, waiting)
+            continue
+        if queue.maxsize and queue.size() + len(request.messages) > queue.maxsize:
+            return
+        _leave(state, waiting)
+        try:
+            cause = _cause(session, request)
+        except Refused as refused:
+            for rid in (waiting.rid, *waiting.also):
+                state.fail(session, rid, refused.code, refused.text)
+            continue
+        _add(state, queue, request.messages, cause, False, now)
+        state.mark(session, request.queue, request.seq, request.floor, is_applied=True)
+        for rid in (waiting.rid, *waiting.also):
+            if rid:
+                state.reply(session, Done(rid))
+
+
+def _add(state: State, queue: Queue, messages: list[Message], cause: Entry | None, is_plain: bool, now: Now) -> None:
+    if cause is not None:
+        messages = _unproduced(state, cause, messages)
+    if is_plain and state.changes is None:
+        n = len(messages)
+        queue.lane(0).extend(messages)
+    else:
+        n = 0
+        for message in messages:
+            n += _add_one(state, queue, message, now)
+    queue.put_total += n
+    queue.unfinished += n
+    state.count(queue)
+    if queue.waiting:
+        state.dirty[queue] = None
+
+
+def _unproduced(state: State, cause: Entry, messages: list[Message]) -> list[Message]:
+    """Without those that were already put under the same leased message, by this or an earlier holder."""
+    produced = cause.the_past().produced
+    fresh = []
+    for message in messages:
+        if message.id not in produced:
+            produced.add(message.id)
+            fresh.append(message)
+            if state.changes is not None:
+                state.note(Produced(cause.n, message.id))
+    return fresh
+
+
+def _add_one(state: State, queue: Queue, message: Message, now: Now) -> int:
+    options = message.options
+    if options is not None and options.dedupe:
+        if message.id in state.known:
+            return 0
+        state.known[message.id] = 0.0
+    if message.kind:
+        state.calls[message.id] = queue.name
+    if state.changes is None and message.due_at <= now.wall and (options is None or not options.expires_at):
+        queue.lane(message.priority).append(message)
+        return 1
+    entry = Entry(state.numbers.take(), queue.name, message)
+    state.note(Stored(entry.n, queue.name, message))
+    enqueue(state, queue, entry, now, message.due_at)
+    return 1

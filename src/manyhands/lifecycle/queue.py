@@ -1,0 +1,305 @@
+"""One queue's order and counts.
+
+```
+ put ──> lane of its priority ──┐
+     └─> delayed (a heap) ──────┤        (due)
+                                ├──> take ──> leased ──> gone, or dead
+ head (a heap, oldest first) ───┘                │
+     ^───────────────────────────────────────────┘  given back
+```
+
+A message waits in its lane as the bare record that arrived, and becomes an `Entry` when it is first handed out (at once
+when a store keeps numbers for it, or when it is delayed or can expire). That halves the memory of a long backlog and
+makes a put one `deque.extend`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+
+import msgspec
+
+from manyhands.lifecycle.waiting import Line, WaitingJoin, WaitingLease, WaitingPut
+from manyhands.model import Attempt, Message, QueueStats
+
+
+class Place(IntEnum):
+    """Where an entry is."""
+
+    READY = 0
+    DELAYED = 1
+    LEASED = 2
+    DEAD = 3
+    GONE = 4
+
+
+# Bare ints: reading an enum's member costs more than the rest of a hand-out's bookkeeping.
+READY, DELAYED, LEASED, DEAD, GONE = (int(place) for place in Place)
+
+
+class Past(msgspec.Struct):
+    """What happened to an entry, for the few to which something did."""
+
+    history: list[Attempt] = msgspec.field(default_factory=list)
+    produced: set[str] = msgspec.field(default_factory=set)
+    """Ids of the messages put under its leases."""
+    died_at: float = 0.0
+    reason: str = ""
+
+
+# gc=False: an entry names its queue and holds no session, so nothing it refers to refers back to it.
+class Entry(msgspec.Struct, gc=False):
+    """A message with what the core knows of it."""
+
+    n: int
+    queue: str
+    message: Message
+    deliveries: int = 0
+    place: int = READY
+    leased_at: float = 0.0
+    is_begun: bool = True
+    is_suspect: bool = False
+    past: Past | None = None
+
+    def the_past(self) -> Past:
+        """Its past, begun now if there was none."""
+        if self.past is None:
+            self.past = Past()
+        return self.past
+
+
+class Numbers:
+    """The numbers of stored messages: growing, never used twice."""
+
+    __slots__ = ("next",)
+
+    def __init__(self, first: int) -> None:
+        self.next = first
+
+    def take(self) -> int:
+        n = self.next
+        self.next = n + 1
+        return n
+
+
+class Queue:
+    """A named, ordered set of messages, and those who wait for it."""
+
+    __slots__ = (
+        "armed_due",
+        "dead",
+        "dead_total",
+        "delayed",
+        "done_total",
+        "gone_delayed",
+        "gone_ready",
+        "head",
+        "is_recall_armed",
+        "is_shut_down",
+        "joining",
+        "lanes",
+        "last_calls",
+        "leased",
+        "maxsize",
+        "name",
+        "order",
+        "put_total",
+        "putting",
+        "recalls",
+        "redelivered_total",
+        "unbegun",
+        "unbegun_by",
+        "unfinished",
+        "waiting",
+    )
+
+    def __init__(self, name: str, maxsize: int = 0) -> None:
+        self.name = name
+        self.maxsize = maxsize
+        self.is_shut_down = False
+        self.head: list[tuple[int, Entry]] = []
+        self.lanes: dict[int, deque[Message | Entry]] = {}
+        self.order: list[deque[Message | Entry]] = []
+        """The lanes, most urgent first."""
+        self.delayed: list[tuple[float, int, Entry]] = []
+        self.armed_due = math.inf
+        """When the next look at the delayed ones is due (UTC seconds)."""
+        self.dead: dict[int, Entry] = {}
+        self.gone_ready = 0
+        """Entries that were dropped where they stood: still in head or a lane, skipped when they come up."""
+        self.gone_delayed = 0
+        self.leased = 0
+        self.unbegun = 0
+        self.unbegun_by: dict[str, int] = {}
+        """Session id to how many deliveries it holds that no get has returned; never 0."""
+        self.recalls: dict[str, float] = {}
+        """Session id to when its answer to a Recall is overdue (monotonic)."""
+        self.is_recall_armed = False
+        self.last_calls = 0
+        """How many of those waiting only wait for the answers to recalls."""
+        self.waiting: Line[WaitingLease] = Line()
+        self.putting: Line[WaitingPut] = Line()
+        self.joining: Line[WaitingJoin] = Line()
+        self.unfinished = 0
+        self.put_total = 0
+        self.done_total = 0
+        self.redelivered_total = 0
+        self.dead_total = 0
+
+    def ready_n(self) -> int:
+        """How many can be handed out now."""
+        n = len(self.head) - self.gone_ready
+        for lane in self.order:
+            n += len(lane)
+        return n
+
+    def delayed_n(self) -> int:
+        return len(self.delayed) - self.gone_delayed
+
+    def size(self) -> int:
+        """What no get has returned: qsize, and what the bound counts."""
+        return self.ready_n() + self.delayed_n() + self.unbegun
+
+    def lane(self, priority: int) -> deque[Message | Entry]:
+        """The lane of a priority, made when it is first used."""
+        lane = self.lanes.get(priority)
+        if lane is None:
+            lane = self.lanes[priority] = deque()
+            self.order = [self.lanes[urgency] for urgency in sorted(self.lanes, reverse=True)]
+        return lane
+
+    def push_head(self, entry: Entry) -> None:
+        """Give back an entry: before every first delivery, among the given back by age."""
+        entry.place = READY
+        heapq.heappush(self.head, (entry.n, entry))
+
+    def push_delayed(self, entry: Entry, due_at: float) -> bool:
+        """Keep an entry until due_at (UTC seconds); whether it is now the first of those."""
+        entry.place = DELAYED
+        heapq.heappush(self.delayed, (due_at, entry.n, entry))
+        return self.delayed[0][2] is entry
+
+    def promote(self, wall: float) -> int:
+        """Make ready what is due; how many."""
+        delayed, n = self.delayed, 0
+        while delayed and (delayed[0][0] <= wall or delayed[0][2].place == GONE):
+            entry = heapq.heappop(delayed)[2]
+            if entry.place == GONE:
+                self.gone_delayed -= 1
+                continue
+            n += 1
+            if entry.deliveries or entry.is_suspect:
+                self.push_head(entry)
+            else:
+                entry.place = READY
+                self.lane(entry.message.priority).append(entry)
+        return n
+
+    def drop(self, entry: Entry) -> None:
+        """Take out an entry that is ready or delayed, wherever it stands."""
+        if entry.place == DELAYED:
+            self.gone_delayed += 1
+        else:
+            self.gone_ready += 1
+        entry.place = GONE
+
+    def take(self, max_n: int, numbers: Numbers) -> list[Entry]:
+        """The next entries to hand out, at most max_n. A suspect comes alone."""
+        taken: list[Entry] = []
+        head = self.head
+        while head:
+            entry = head[0][1]
+            if entry.place == GONE:
+                heapq.heappop(head)
+                self.gone_ready -= 1
+                continue
+            if entry.is_suspect and taken:
+                return taken
+            heapq.heappop(head)
+            taken.append(entry)
+            if entry.is_suspect or len(taken) == max_n:
+                return taken
+        name = self.name
+        for lane in self.order:
+            while lane:
+                item = lane.popleft()
+                if type(item) is Entry:
+                    if item.place == GONE:
+                        self.gone_ready -= 1
+                        continue
+                    entry = item
+                else:
+                    n = numbers.next
+                    numbers.next = n + 1
+                    entry = Entry(n, name, item)  # type: ignore[arg-type]
+                taken.append(entry)
+                if len(taken) == max_n:
+                    return taken
+        return taken
+
+    def clear(self) -> list[Message | Entry]:
+        """Take out everything that is ready or delayed, in no particular order."""
+        dropped: list[Message | Entry] = [entry for _, entry in self.head if entry.place != GONE]
+        dropped += [entry for _, _, entry in self.delayed if entry.place != GONE]
+        for lane in self.order:
+            dropped += [item for item in lane if type(item) is not Entry or item.place != GONE]
+            lane.clear()
+        self.head.clear()
+        self.delayed.clear()
+        self.gone_ready = self.gone_delayed = 0
+        for item in dropped:
+            if type(item) is Entry:
+                item.place = GONE
+        return dropped
+
+    def soonest(self, limit: int) -> Iterator[Message]:
+        """What `take` would hand out, then what is delayed, without taking it."""
+        for _, entry in heapq.nsmallest(limit + self.gone_ready, self.head):
+            if entry.place != GONE:
+                yield entry.message
+        for lane in self.order:
+            for item in lane:
+                if type(item) is not Entry:
+                    yield item  # type: ignore[misc]
+                elif item.place != GONE:
+                    yield item.message
+        for _, _, entry in heapq.nsmallest(limit + self.gone_delayed, self.delayed):
+            if entry.place != GONE:
+                yield entry.message
+
+    def hold_unbegun(self, session_id: str, n: int) -> None:
+        """Count n deliveries more (or fewer) that this session holds and no get has returned."""
+        self.unbegun += n
+        held = self.unbegun_by.get(session_id, 0) + n
+        if held:
+            self.unbegun_by[session_id] = held
+        else:
+            self.unbegun_by.pop(session_id, None)
+
+    def stats(self) -> QueueStats:
+        return QueueStats(
+            name=self.name,
+            maxsize=self.maxsize,
+            ready=self.ready_n(),
+            delayed=self.delayed_n(),
+            leased=self.leased,
+            unbegun=self.unbegun,
+            dead=len(self.dead),
+            unfinished=self.unfinished,
+            waiting=len(self.waiting),
+            put_total=self.put_total,
+            done_total=self.done_total,
+            redelivered_total=self.redelivered_total,
+            dead_total=self.dead_total,
+            is_shut_down=self.is_shut_down,
+        )
+
+
+def bodies(items: Sequence[Message | Entry]) -> Iterator[Message]:
+    """The messages of a mixed list."""
+    for item in items:
+        yield item.message if isinstance(item, Entry) else item

@@ -1,0 +1,170 @@
+"""Ending deliveries, and the count of what is unfinished."""
+
+from __future__ import annotations
+
+import math
+
+from manyhands.clock import Now
+from manyhands.events import Count, Done, Join, Settle, Settled, TaskDone
+from manyhands.lifecycle.finishing import bury, finish, less_unfinished
+from manyhands.lifecycle.marks import Mark
+from manyhands.lifecycle.placing import give_back
+from manyhands.lifecycle.queue import GONE, LEASED, Entry, Queue
+from manyhands.lifecycle.refusal import Refused
+from manyhands.lifecycle.sessions import Session
+from manyhands.lifecycle.state import State
+from manyhands.lifecycle.waiting import WaitingJoin
+from manyhands.model import Attempt, SettleKind, Settlement
+
+_ACK, _NACK, _REJECT, _RELEASE = (int(kind) for kind in SettleKind)
+
+
+def settle(state: State, session: Session, request: Settle, now: Now) -> None:
+    """End deliveries; name those that this session does not hold (any more)."""
+    seq = request.seq
+    if seq > 0:
+        mark = session.marks.get("")
+        if mark is not None and mark.is_applied(seq):
+            if request.rid:
+                state.reply(session, Settled(request.rid))
+            return
+        (mark or Mark()).check(seq, request.floor)
+    settlements = request.settlements
+    for settlement in settlements:
+        if settlement.kind or settlement.result is not None:
+            try:
+                _check(state, settlement)
+            except Refused:
+                state.mark(session, "", seq, request.floor, is_applied=False)
+                raise
+    lost = []
+    leases = session.leases
+    queue: Queue | None = None
+    for settlement in settlements:
+        entry = leases.pop(settlement.token, None)
+        if entry is None:
+            entry = _planted_bug(state, settlement.token) if state.is_unfenced else None
+            if entry is None:
+                lost.append(settlement.token)
+                continue
+        if queue is None or queue.name != entry.queue:
+            queue = state.queues[entry.queue]
+        queue.leased -= 1
+        if not entry.is_begun:
+            entry.is_begun = True
+            queue.hold_unbegun(session.id, -1)
+            state.wake(queue)
+        if settlement.kind:
+            _give_up(state, session, queue, entry, settlement, now)
+            continue
+        message = entry.message
+        if state.changes is None and not message.kind and message.options is None and settlement.result is None:
+            entry.place = GONE
+            queue.done_total += 1
+        else:
+            finish(state, queue, entry, settlement.result, now)
+        if settlement.is_task_done:
+            less_unfinished(state, queue, 1)
+    if seq > 0:
+        state.mark(session, "", seq, request.floor, is_applied=True)
+    if request.rid:
+        state.effects.append((session.id, Settled(request.rid, lost) if lost else Settled(request.rid)))
+
+
+def _check(state: State, settlement: Settlement) -> None:
+    if settlement.kind not in (_ACK, _NACK, _REJECT, _RELEASE):
+        raise Refused("usage", f"settlement kind {settlement.kind!r:.40} is unknown to this engine")
+    if not math.isfinite(settlement.delay_s):
+        raise Refused("usage", f"delay_s {settlement.delay_s!r} is not a time")
+    limit = state.limits.max_body_bytes
+    if settlement.result is not None and len(settlement.result) > limit:
+        raise Refused(
+            "payload_too_large",
+            f"the encoded result has {len(settlement.result):,} bytes, over max_body_bytes ({limit:,}); "
+            "put the data in a file or object store and return its path",
+            size_bytes=len(settlement.result),
+            limit_bytes=limit,
+        )
+
+
+def _give_up(state: State, session: Session, queue: Queue, entry: Entry, settlement: Settlement, now: Now) -> None:
+    if settlement.kind == _NACK:
+        give_back(
+            state,
+            queue,
+            entry,
+            now,
+            consumer=session.name,
+            outcome="nack",
+            reason=settlement.reason,
+            delay_s=settlement.delay_s,
+        )
+    elif settlement.kind == _RELEASE:
+        give_back(state, queue, entry, now, is_suspect=entry.is_suspect)
+    else:
+        entry.the_past().history.append(
+            Attempt(entry.deliveries, session.name, entry.leased_at, now.wall, "reject", settlement.reason)
+        )
+        bury(state, queue, entry, settlement.reason or "rejected", now)
+
+
+def _planted_bug(state: State, token: int) -> Entry | None:
+    """no_fencing: what a Settle of an expired lease would do if nobody compared tokens."""
+    entry = state.expired.get(token)
+    if entry is None or entry.place != LEASED:
+        return None
+    for session in state.sessions.values():
+        for held, other in session.leases.items():
+            if other is entry:
+                del session.leases[held]
+                return entry
+    return None
+
+
+def task_done(state: State, session: Session, request: TaskDone, now: Now) -> None:
+    """Count entries as finished without ending a lease."""
+    mark = session.marks.get("")
+    if request.seq > 0 and mark is not None and mark.is_applied(request.seq):
+        if request.rid:
+            state.reply(session, Done(request.rid))
+        return
+    try:
+        (mark or Mark()).check(request.seq, request.floor)
+        queue = state.queue(request.queue)
+        if request.n < 1:
+            raise Refused("usage", f"task_done counts at least one, not {request.n}")
+        if request.n > queue.unfinished:
+            raise Refused("too_many_task_done", "task_done() called too many times")
+    except Refused:
+        state.mark(session, "", request.seq, request.floor, is_applied=False)
+        raise
+    less_unfinished(state, queue, request.n)
+    state.mark(session, "", request.seq, request.floor, is_applied=True)
+    if request.rid:
+        state.reply(session, Done(request.rid))
+
+
+def join(state: State, session: Session, request: Join, now: Now) -> None:
+    """Wait until a queue has nothing unfinished."""
+    queue = state.queue(request.queue)
+    if not queue.unfinished or request.wait_s == 0:
+        state.reply(session, Count(request.rid, queue.unfinished))
+        return
+    waiting = WaitingJoin(session, request.rid, queue)
+    state.park(waiting)
+    queue.joining.append(waiting)
+    if request.wait_s > 0:
+        waiting.has_timer = True
+        state.timers.at_mono(now.mono + request.wait_s, lambda over, at: answer_join(state, over), waiting)
+
+
+def answer_join(state: State, waiting: WaitingJoin) -> None:
+    """End the wait of a join."""
+    withdraw_join(state, waiting)
+    state.reply(waiting.session, Count(waiting.rid, waiting.queue.unfinished))
+
+
+def withdraw_join(state: State, waiting: WaitingJoin) -> None:
+    """Nobody is there to hear it."""
+    state.unpark(waiting)
+    waiting.queue.joining.left()
