@@ -160,7 +160,12 @@ class Size(_Event, array_like=True, frozen=True, tag=12):
 
 
 class Result(_Event, array_like=True, frozen=True, tag=13):
-    """Fetch a result by message id, waiting for it. Answer: Outcome; Failed "unknown_id" when no such message exists."""
+    """Fetch a result by message id, waiting for it. Answer: Outcome; Failed "unknown_id" when no such message exists,
+    "task" when it became a dead letter.
+
+    Calls and tasks (kind above 0) are known from their put on; of an item only a stored result is known, so that ten
+    million waiting items need no index.
+    """
 
     rid: int
     id: str
