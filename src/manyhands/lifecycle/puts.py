@@ -115,9 +115,9 @@ def _check_headers(message: Message) -> None:
     if not math.isfinite(message.due_at):
         raise Refused("usage", f"due_at {message.due_at!r} is not a time")
     options = message.options
-    if options is not None and not (
-        isinstance(options, Options) and math.isfinite(options.expires_at + options.keep_result_s)
-    ):
+    if options is None:
+        return
+    if not isinstance(options, Options) or not math.isfinite(options.expires_at + options.keep_result_s):
         raise Refused("usage", f"options {options!r:.120} are not valid times")
 
 

@@ -11,10 +11,7 @@ from manyhands.lifecycle.state import State
 def watch(state: State, session: Session, now: Now) -> None:
     """Look after a session that holds leases: they return when nothing was heard of it for lease_s."""
     session.is_watched = True
-    if session.is_connected:
-        due = session.last_heard + state.limits.lease_s
-    else:
-        due = session.away_until
+    due = session.last_heard + state.limits.lease_s if session.is_connected else session.away_until
     # Never in the past: what was just handed out has its whole time.
     state.timers.at_mono(max(due, now.mono), lambda over, at: _look(state, over, at), session)
 

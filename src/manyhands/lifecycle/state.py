@@ -127,17 +127,8 @@ class State:
         if self.changes is None:
             return Step(effects, [])
         changes, self.changes = self.changes, []
-        for queue in self._counted:
-            changes.append(
-                Counted(
-                    queue.name,
-                    queue.unfinished,
-                    queue.put_total,
-                    queue.done_total,
-                    queue.redelivered_total,
-                    queue.dead_total,
-                )
-            )
+        for q in self._counted:
+            changes.append(Counted(q.name, q.unfinished, q.put_total, q.done_total, q.redelivered_total, q.dead_total))
         self._counted.clear()
         for (session_id, stream), mark in self._marked.items():
             changes.append(Marked(session_id, stream, mark.seq, tuple(sorted(mark.holes or ()))))
