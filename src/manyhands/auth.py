@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterator
 from typing import Any
 
 from manyhands.errors import UsageError
@@ -57,6 +58,10 @@ class Keyring:
     def find(self, key_id: bytes) -> Key | None:
         """The key with that id, or None."""
         return self._keys.get(key_id)
+
+    def __iter__(self) -> Iterator[Key]:
+        """The keys; the first is the one that signs."""
+        return iter(self._keys.values())
 
     def __repr__(self) -> str:
         return f"Keyring({', '.join(key.id.hex() for key in self._keys.values())})"
