@@ -1,0 +1,150 @@
+"""From the changes of one batch to the rows that its transaction must touch: pure, no database here.
+
+What a batch both makes and unmakes never reaches the disk: a message that was put, leased and acked between two commits
+costs three dictionary look-ups and no row. What is left may then be written kind by kind (`store.Store.write`), because
+for each row only the last word of its kind survives and the kinds are written in this order:
+
+    queues → messages → freed → leased → buried → produced → removed → the rest
+
+A later change of one row that must win over an earlier one of another kind removes it here, so the order above and the
+order in which the core reported the changes leave the same rows behind (held by a test against a row-by-row oracle).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from manyhands.lifecycle.changes import (
+    Buried,
+    Change,
+    Counted,
+    Forgotten,
+    Freed,
+    Leased,
+    Marked,
+    Produced,
+    QueueSet,
+    Remembered,
+    Removed,
+    ResultDropped,
+    ResultKept,
+    SessionSeen,
+    Stored,
+)
+
+
+class Rows:
+    """What is left of a batch's changes, one dictionary for each kind of row, keyed by the row's key."""
+
+    __slots__ = (
+        "buried",
+        "counted",
+        "dropped_results",
+        "forgotten",
+        "freed",
+        "kept_results",
+        "leased",
+        "marked",
+        "produced",
+        "queues",
+        "remembered",
+        "removed",
+        "sessions",
+        "stored",
+    )
+
+    def __init__(self, changes: Iterable[Change] = ()) -> None:
+        self.stored: dict[int, Stored] = {}
+        self.freed: dict[int, Freed] = {}
+        self.leased: dict[int, Leased] = {}
+        self.buried: dict[int, Buried] = {}
+        self.produced: dict[int, list[str]] = {}
+        self.removed: list[int] = []
+        self.queues: dict[str, QueueSet] = {}
+        self.counted: dict[str, Counted] = {}
+        self.marked: dict[tuple[str, str], Marked] = {}
+        self.sessions: dict[str, SessionSeen] = {}
+        self.kept_results: dict[str, ResultKept] = {}
+        self.dropped_results: set[str] = set()
+        self.remembered: dict[str, Remembered] = {}
+        self.forgotten: set[str] = set()
+        self.add(changes)
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in self.__slots__)
+
+    def add(self, changes: Iterable[Change]) -> None:
+        """Take more changes of the same batch in, in the order in which the core reported them."""
+        for change in changes:
+            _TAKE[type(change)](self, change)
+
+    def _store(self, change: Stored) -> None:
+        self.stored[change.n] = change
+
+    def _lease(self, change: Leased) -> None:
+        self.leased[change.n] = change
+
+    def _free(self, change: Freed) -> None:
+        self.leased.pop(change.n, None)
+        self.freed[change.n] = change
+
+    def _bury(self, change: Buried) -> None:
+        # A lease of the same batch stays: it carries the count. Burying is written after it and ends it.
+        self.buried[change.n] = change
+
+    def _produce(self, change: Produced) -> None:
+        self.produced.setdefault(change.n, []).append(change.put_id)
+
+    def _remove(self, change: Removed) -> None:
+        n = change.n
+        self.leased.pop(n, None)
+        self.freed.pop(n, None)
+        self.buried.pop(n, None)
+        self.produced.pop(n, None)
+        if self.stored.pop(n, None) is None:
+            self.removed.append(n)
+
+    def _set_queue(self, change: QueueSet) -> None:
+        self.queues[change.queue] = change
+
+    def _count(self, change: Counted) -> None:
+        self.counted[change.queue] = change
+
+    def _mark(self, change: Marked) -> None:
+        self.marked[change.session, change.stream] = change
+
+    def _see(self, change: SessionSeen) -> None:
+        self.sessions[change.session] = change
+
+    def _keep(self, change: ResultKept) -> None:
+        self.kept_results.setdefault(change.id, change)  # the first write wins, within a batch as across batches
+
+    def _drop(self, change: ResultDropped) -> None:
+        self.kept_results.pop(change.id, None)
+        self.dropped_results.add(change.id)  # written before the kept ones: a result kept after this stays
+
+    def _remember(self, change: Remembered) -> None:
+        self.remembered[change.id] = change
+
+    def _forget(self, change: Forgotten) -> None:
+        self.remembered.pop(change.id, None)
+        self.forgotten.add(change.id)  # written before the remembered ones
+
+
+_TAKE: dict[type[Any], Callable[[Rows, Any], None]] = {
+    Stored: Rows._store,
+    Leased: Rows._lease,
+    Freed: Rows._free,
+    Removed: Rows._remove,
+    Buried: Rows._bury,
+    Produced: Rows._produce,
+    Marked: Rows._mark,
+    SessionSeen: Rows._see,
+    ResultKept: Rows._keep,
+    ResultDropped: Rows._drop,
+    Remembered: Rows._remember,
+    Forgotten: Rows._forget,
+    QueueSet: Rows._set_queue,
+    Counted: Rows._count,
+}

@@ -1,0 +1,52 @@
+"""SQLite's errors in our words: the one place where its codes are read."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from manyhands.errors import EngineBusy, EngineCorrupt, EngineError, EngineUnavailable
+
+
+class DiskFull(EngineUnavailable):
+    """The disk has no room for this batch; nothing of it was stored."""
+
+
+class DiskFailed(EngineUnavailable):
+    """The disk reported an error. After a failed sync nobody knows what it holds, so the store stops until reopened."""
+
+    retryable = False
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Raise SQLite's errors from this block as ours, with the path and the remedy in the sentence."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _ours(path, error) from error
+
+
+def _ours(path: Path, error: sqlite3.Error) -> EngineError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # extended codes carry the primary one in the low byte
+    match code:
+        case sqlite3.SQLITE_FULL:
+            return DiskFull(f"The disk that holds {path} is full; nothing of this batch was stored. Free some space.")
+        case sqlite3.SQLITE_IOERR:
+            return DiskFailed(
+                f"The disk that holds {path} failed ({error}); the store acknowledges nothing more. Check the disk, then "
+                "open the store again: it is verified as it opens."
+            )
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return EngineCorrupt(
+                f"{path} is damaged ({error}). Nothing was overwritten. Restore it from a backup, or save what can be saved "
+                "with the sqlite3 program's .recover."
+            )
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return EngineBusy(
+                f"{path} is open in another program (not a manyhands server: perhaps the sqlite3 shell). Close it there."
+            )
+        case _:
+            return EngineUnavailable(f"The store {path} cannot be used: {error}. Check its permissions and its disk.")

@@ -1,0 +1,469 @@
+"""Rows in and out of the file: one connection, used by one thread at a time, that does what it is told.
+
+`Store.write` puts what a batch left behind (`coalesce.Rows`) on the disk in one transaction and returns when the disk has
+it; `Store.load` reads everything back for a new core. Nothing here knows a queue's rules.
+
+Two things make it fast. One statement carries up to 256 rows: the sqlite3 module gives the interpreter lock away at every
+statement, so a thousand single-row statements beside a computing thread would take a thousand of its time slices
+(measured: 550 rows/s against 16,000). And the file is opened in exclusive locking mode, which saves a shared-memory file
+and two system calls for each transaction, and keeps every other connection out: SQLite up to 3.51.2 can corrupt a log that
+two connections write or checkpoint at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sqlite3
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from manyhands._faults import crashpoint, is_planted
+from manyhands.engines.sqlite import schema
+from manyhands.engines.sqlite.coalesce import Rows
+from manyhands.engines.sqlite.failing import translated
+from manyhands.errors import EngineCorrupt, EngineUnavailable
+from manyhands.lifecycle.changes import (
+    Counted,
+    Marked,
+    QueueSet,
+    Remembered,
+    ResultKept,
+    SessionSeen,
+    Snapshot,
+    StoredMessage,
+)
+from manyhands.model import Attempt, Message
+
+_FULL, _NORMAL = 2, 1  # what PRAGMA synchronous answers
+_NEXT_N_BLOCK = 1 << 20
+_CHECKPOINT_PAGES = 4096
+_CHECKPOINT_COMMITS = 2000
+_LARGE_BYTES = 64 * 1024
+_HUGE_BYTES = 1024 * 1024
+_MAX_ROWS = 256
+
+_encode_message = msgspec.msgpack.Encoder().encode
+_decode_message = msgspec.msgpack.Decoder(Message).decode
+_encode_holes = _encode_history = msgspec.msgpack.Encoder().encode
+_decode_history = msgspec.msgpack.Decoder(list[Attempt]).decode
+_decode_holes = msgspec.msgpack.Decoder(tuple[int, ...]).decode
+
+
+class _Bulk:
+    """One statement for many rows, in sizes of powers of two, so that few texts serve every number of rows."""
+
+    def __init__(self, head: str, one: str, tail: str = "", *, separator: str = ",") -> None:
+        self.width = one.count("?")
+        self._sizes = [(k, head + separator.join([one] * k) + tail) for k in (256, 64, 16, 4, 1)]
+
+    def run(self, connection: sqlite3.Connection, flat: Sequence[Any]) -> None:
+        """Execute for all rows; flat holds their values one after the other."""
+        width, start, end = self.width, 0, len(flat)
+        for k, sql in self._sizes:
+            step = k * width
+            while end - start >= step:
+                connection.execute(sql, flat[start : start + step])
+                start += step
+
+
+_STORE = _Bulk("INSERT INTO message VALUES ", "(?,?,?)")
+_STORE_LARGE = "INSERT INTO message VALUES (?,?,?)"
+_FREE = _Bulk(
+    "INSERT INTO state (n, deliveries, is_suspect, due_at, history) VALUES ",
+    "(?,?,?,?,?)",
+    " ON CONFLICT (n) DO UPDATE SET deliveries=excluded.deliveries, is_suspect=excluded.is_suspect,"
+    " due_at=excluded.due_at, history=excluded.history, token=0, session=''",
+)
+_LEASE = _Bulk(
+    "INSERT INTO state (n, deliveries, token, session) VALUES ",
+    "(?,?,?,?)",
+    " ON CONFLICT (n) DO UPDATE SET deliveries=excluded.deliveries, token=excluded.token,"
+    " session=excluded.session, due_at=0",
+)
+_BURY = _Bulk(
+    "INSERT INTO state (n, died_at, reason, history) VALUES ",
+    "(?,?,?,?)",
+    " ON CONFLICT (n) DO UPDATE SET died_at=excluded.died_at, reason=excluded.reason, history=excluded.history,"
+    " token=0, session=''",
+)
+_PRODUCE = _Bulk("INSERT OR IGNORE INTO produced VALUES ", "(?,?)")
+_REMOVE = [_Bulk(f"DELETE FROM {table} WHERE n IN (", "?", ")") for table in ("message", "state")]
+_UNPRODUCE = _Bulk("DELETE FROM produced WHERE n IN (", "?", ")")
+_COUNT = (
+    "UPDATE queue SET unfinished=?, put_total=?, done_total=?, redelivered_total=?, dead_total=? WHERE id=?"  # one a queue
+)
+_MARK = _Bulk("INSERT OR REPLACE INTO watermark VALUES ", "(?,?,?,?)")
+_SEE = _Bulk("INSERT OR REPLACE INTO session VALUES ", "(?,?,?)")
+_DROP_RESULT = _Bulk("DELETE FROM result WHERE id IN (", "?", ")")
+_KEEP_RESULT = "INSERT OR IGNORE INTO result VALUES (?,?,?,?)"
+_FORGET = _Bulk("DELETE FROM remembered WHERE id IN (", "?", ")")
+_REMEMBER = _Bulk("INSERT OR REPLACE INTO remembered VALUES ", "(?,?)")
+
+
+class Store:
+    """An open store file. Made by `Store.open`; every method may raise what `failing.translated` makes of SQLite's errors.
+
+    Attributes:
+        epoch: how often this file was opened or reloaded, this time included.
+        durability_text: what a commit means here, with the setting that was read back.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.epoch = 0
+        self.durability_text = ""
+        self._db = connection
+        self._is_open = True
+        self._queue_ids: dict[str, int] = {}
+        self._producers: set[int] = set()
+        self._reserved_n = 0
+        self._pages = 0.0
+        self._commits = 0
+        _open_stores.add(self)
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """Open the store at path, or make it; the caller must hold the owner lock.
+
+        Raises:
+            UsageError: it is a foreign file or of a newer format.
+            EngineCorrupt: it is damaged. In both cases nothing was changed.
+            EngineUnavailable: it cannot be opened, or its settings are not what durability needs.
+        """
+        if schema.is_new(path):
+            schema.create(path)
+        schema.check_header(path)
+        with translated(path):
+            # mode=rw: never creates; the connection is used by the writer thread, and by close after that thread ended.
+            connection = sqlite3.connect(
+                f"{path.as_uri()}?mode=rw",
+                uri=True,
+                isolation_level=None,
+                timeout=2.0,
+                check_same_thread=False,
+                cached_statements=256,
+            )
+        store = cls(path, connection)
+        try:
+            with translated(path):
+                store._configure()
+                store._verify()
+        except BaseException:
+            store.abandon()
+            raise
+        return store
+
+    def _configure(self) -> None:
+        execute = self._db.execute
+        execute("PRAGMA locking_mode=EXCLUSIVE")
+        mode = execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        wanted = _NORMAL if is_planted("synchronous_normal") else _FULL
+        execute(f"PRAGMA synchronous={wanted}")
+        execute("PRAGMA fullfsync=ON")  # macOS: through the drive's cache too; nothing elsewhere
+        execute("PRAGMA checkpoint_fullfsync=ON")
+        execute("PRAGMA wal_autocheckpoint=0")  # done between batches, see checkpoint_if_due
+        execute("PRAGMA secure_delete=OFF")
+        execute("PRAGMA cache_size=-16384")
+        synchronous = execute("PRAGMA synchronous").fetchone()[0]
+        if mode != "wal" or synchronous != wanted:
+            raise EngineUnavailable(
+                f"{self.path} cannot be made durable: SQLite reports journal_mode={mode} and synchronous={synchronous} "
+                "where wal and 2 (FULL) are needed. Keep the store on a local disk's file system."
+            )
+        self.durability_text = (
+            f"Acknowledged means synced to the disk under {self.path.name}: it survives kill -9 of this process and power "
+            f"loss (SQLite {sqlite3.sqlite_version}, journal_mode={mode}, synchronous={synchronous} FULL, as read back)."
+        )
+
+    def _verify(self) -> None:
+        found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise EngineCorrupt(
+                f"{self.path} is damaged ({found}). Nothing was changed. Restore it from a backup, or save what can be "
+                "saved with the sqlite3 program's .recover."
+            )
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def load(self, wall: float, *, watermark_kept_s: float) -> Snapshot:
+        """Count this opening, drop what has run out, and read everything that is left.
+
+        Args:
+            wall: UTC seconds now.
+            watermark_kept_s: how long the watermarks of an ended session are kept.
+        """
+        was_collecting = gc.isenabled()
+        gc.disable()  # a million new objects and no garbage: each collection would look at all of them for nothing
+        try:
+            with translated(self.path), self._transaction():
+                self._db.execute("UPDATE meta SET value = value + 1 WHERE key = 'boots'")
+                self._prune(wall, watermark_kept_s)
+                meta = dict(self._db.execute("SELECT key, value FROM meta"))
+                snapshot = self._read(meta["next_n"])
+                self._reserve_n(meta["next_n"])
+                self.epoch = meta["boots"]
+                return snapshot
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+            raise EngineCorrupt(
+                f"{self.path} has a row that cannot be read ({error!r}). Nothing was changed. Restore it from a backup."
+            ) from error
+        finally:
+            if was_collecting:
+                gc.enable()
+
+    def _read(self, next_n: int) -> Snapshot:
+        queues, counters, names = [], [], {}
+        for id_, name, maxsize, *counts in self._db.execute("SELECT * FROM queue ORDER BY id"):
+            names[id_] = name
+            queues.append(QueueSet(name, maxsize))
+            counters.append(Counted(name, *counts))
+        self._queue_ids = {name: id_ for id_, name in names.items()}
+        messages = self._read_messages(names)
+        if messages and messages[-1].n >= next_n:
+            raise EngineCorrupt(f"{self.path} has a message numbered beyond its own counter. Restore it from a backup.")
+        watermarks, remembered = [], []
+        if not is_planted("dedupe_lost_at_restart"):
+            watermarks = [
+                Marked(session, stream, seq, _decode_holes(holes) if holes else ())
+                for session, stream, seq, holes in self._db.execute("SELECT * FROM watermark")
+            ]
+            remembered = [Remembered(*row) for row in self._db.execute("SELECT * FROM remembered")]
+        return Snapshot(
+            queues=queues,
+            counters=counters,
+            messages=messages,
+            watermarks=watermarks,
+            sessions=[SessionSeen(*row) for row in self._db.execute("SELECT * FROM session")],
+            results=[ResultKept(*row) for row in self._db.execute("SELECT * FROM result")],
+            remembered=remembered,
+            next_n=next_n,
+        )
+
+    def _read_messages(self, names: dict[int, str]) -> list[StoredMessage]:
+        produced: dict[int, list[str]] = {}
+        for n, put_id in self._db.execute("SELECT n, put_id FROM produced"):
+            produced.setdefault(n, []).append(put_id)
+        self._producers = set(produced)
+        states = {row[0]: row for row in self._db.execute("SELECT * FROM state")}
+        rows = self._db.execute("SELECT n, queue, data FROM message ORDER BY n")
+        if not states:
+            return [StoredMessage(n, names[queue], _decode_message(data)) for n, queue, data in rows]
+        untouched = (0, 0, 0, 0.0, 0, "", None, 0.0, "")
+        messages = []
+        for n, queue, data in rows:
+            _, deliveries, is_suspect, due_at, token, session, history, died_at, reason = states.get(n, untouched)
+            messages.append(
+                StoredMessage(
+                    n=n,
+                    queue=names[queue],
+                    message=_decode_message(data),
+                    deliveries=deliveries,
+                    is_suspect=bool(is_suspect),
+                    due_at=due_at,
+                    token=token,
+                    session=session,
+                    produced=tuple(produced.get(n, ())),
+                    history=_decode_history(history) if history else [],
+                    died_at=died_at,
+                    reason=reason,
+                )
+            )
+        return messages
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def write(self, rows: Rows) -> None:
+        """Put one batch on the disk, all or nothing; returns when the disk has it.
+
+        Raises:
+            DiskFull: nothing was stored; smaller writes may still succeed.
+            DiskFailed: nobody knows what was stored; close and open again.
+        """
+        with translated(self.path), self._transaction():
+            if rows.queues:
+                self._set_queues(rows)
+            if rows.stored:
+                self._store(rows)
+            if rows.freed or rows.leased or rows.buried:
+                self._change_states(rows)
+            if rows.produced:
+                _PRODUCE.run(self._db, [value for n, ids in rows.produced.items() for id_ in ids for value in (n, id_)])
+                self._producers.update(rows.produced)
+            if rows.removed:
+                self._remove(rows.removed)
+            self._write_rest(rows)
+            crashpoint("commit.before")
+        self._commits += 1
+        crashpoint("commit.after")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # some errors make SQLite roll back by itself
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _set_queues(self, rows: Rows) -> None:
+        for change in rows.queues.values():
+            self._db.execute("UPDATE queue SET maxsize=? WHERE id=?", (change.maxsize, self._queue_id(change.queue)))
+
+    def _queue_id(self, name: str) -> int:
+        id_ = self._queue_ids.get(name)
+        if id_ is None:
+            # Kept although the transaction may still fail: then the caller loads again, which reads the ids anew.
+            id_ = max(self._queue_ids.values(), default=0) + 1
+            self._db.execute("INSERT INTO queue (id, name) VALUES (?,?)", (id_, name))
+            self._queue_ids[name] = id_
+        return id_
+
+    def _store(self, rows: Rows) -> None:
+        flat: list[Any] = []
+        ids: dict[str, int] = {}
+        for n, change in rows.stored.items():
+            id_ = ids.get(change.queue) or ids.setdefault(change.queue, self._queue_id(change.queue))
+            data = _encode_message(change.message)
+            if len(data) < _LARGE_BYTES:
+                flat += (n, id_, data)
+            else:
+                self._store_large(n, id_, data)
+        _STORE.run(self._db, flat)
+        self._pages += len(flat) / 60
+        if n >= self._reserved_n:
+            self._reserve_n(n)
+
+    def _store_large(self, n: int, queue_id: int, data: bytes) -> None:
+        self._db.execute(_STORE_LARGE, (n, queue_id, data))
+        self._pages += len(data) / 4096
+        if len(data) >= _HUGE_BYTES:
+            # A prepared statement keeps a copy of what was last bound to it; an insert that changes nothing frees it.
+            self._db.execute(_STORE_LARGE.replace("INSERT", "INSERT OR IGNORE"), (n, queue_id, b""))
+
+    def _reserve_n(self, n: int) -> None:
+        # The number of a message is never used again, also after a restart: a high-water mark, moved once in a million.
+        self._reserved_n = n + _NEXT_N_BLOCK
+        self._db.execute("UPDATE meta SET value = ? WHERE key = 'next_n'", (self._reserved_n,))
+
+    def _change_states(self, rows: Rows) -> None:
+        if rows.freed:
+            flat: list[Any] = []
+            for freed in rows.freed.values():
+                flat += (freed.n, freed.deliveries, freed.is_suspect, freed.due_at, _history(freed.history))
+            _FREE.run(self._db, flat)
+        if rows.leased:
+            flat = []
+            for leased in rows.leased.values():
+                flat += (leased.n, leased.deliveries, leased.token, leased.session)
+            _LEASE.run(self._db, flat)
+        if rows.buried:
+            flat = []
+            for buried in rows.buried.values():
+                flat += (buried.n, buried.died_at, buried.reason, _history(buried.history))
+            _BURY.run(self._db, flat)
+        self._pages += (len(rows.freed) + len(rows.leased) + len(rows.buried)) / 20
+
+    def _remove(self, removed: list[int]) -> None:
+        for bulk in _REMOVE:
+            bulk.run(self._db, removed)
+        producers = self._producers.intersection(removed)
+        if producers:
+            _UNPRODUCE.run(self._db, list(producers))
+            self._producers -= producers
+        self._pages += len(removed) / 20
+
+    def _write_rest(self, rows: Rows) -> None:
+        db = self._db
+        for c in rows.counted.values():
+            db.execute(
+                _COUNT,
+                (c.unfinished, c.put_total, c.done_total, c.redelivered_total, c.dead_total, self._queue_id(c.queue)),
+            )
+        if rows.marked:
+            flat: list[Any] = []
+            for marked in rows.marked.values():
+                flat += (marked.session, marked.stream, marked.seq, _encode_holes(marked.holes) if marked.holes else None)
+            _MARK.run(db, flat)
+        if rows.sessions:
+            _SEE.run(db, [value for seen in rows.sessions.values() for value in (seen.session, seen.name, seen.ended_at)])
+        if rows.dropped_results:
+            _DROP_RESULT.run(db, list(rows.dropped_results))
+        for kept in rows.kept_results.values():
+            db.execute(_KEEP_RESULT, (kept.id, kept.queue, kept.value, kept.until))
+            self._pages += len(kept.value) / 4096
+        if rows.forgotten:
+            _FORGET.run(db, list(rows.forgotten))
+        if rows.remembered:
+            _REMEMBER.run(db, [value for kept in rows.remembered.values() for value in (kept.id, kept.until)])
+        self._pages += 3 + len(rows.marked) / 20
+
+    # -- upkeep -------------------------------------------------------------------------------------------------------
+
+    def prune(self, wall: float, *, watermark_kept_s: float) -> None:
+        """Drop ended sessions whose time is over, with their watermarks, and ids remembered long enough."""
+        with translated(self.path), self._transaction():
+            self._prune(wall, watermark_kept_s)
+
+    def _prune(self, wall: float, watermark_kept_s: float) -> None:
+        over = "SELECT id FROM session WHERE ended_at > 0 AND ended_at < ?"
+        self._db.execute(f"DELETE FROM watermark WHERE session IN ({over})", (wall - watermark_kept_s,))
+        self._db.execute("DELETE FROM session WHERE ended_at > 0 AND ended_at < ?", (wall - watermark_kept_s,))
+        self._db.execute("DELETE FROM remembered WHERE until < ?", (wall,))
+        self._db.execute("DELETE FROM result WHERE until > 0 AND until < ?", (wall,))
+
+    def checkpoint_if_due(self) -> None:
+        """Copy the log into the file when it has grown enough; between batches, by the thread that writes."""
+        if self._pages >= _CHECKPOINT_PAGES or self._commits >= _CHECKPOINT_COMMITS:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Copy the log into the file now; the next commit begins the log anew."""
+        crashpoint("checkpoint.before")
+        with translated(self.path):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self._pages, self._commits = 0.0, 0
+
+    def close(self) -> None:
+        """Copy the log into the file and close it. Idempotent."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        _open_stores.discard(self)
+        with translated(self.path):
+            self._db.close()
+
+    def abandon(self) -> None:
+        """Never touch the connection again, not even to free it; the process's end closes the file as a crash would.
+
+        For a forked child: freed or closed there, SQLite would believe the parent's locks its own, copy the parent's log
+        into the file and delete it. For a store that is damaged or whose disk failed: closing it would write to it.
+        """
+        if self._is_open:
+            self._is_open = False
+            _open_stores.discard(self)
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
+
+
+def _history(history: list[Attempt]) -> bytes | None:
+    return _encode_history(history) if history else None
+
+
+_open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for store in list(_open_stores):
+        store.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)
