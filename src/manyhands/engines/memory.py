@@ -184,7 +184,7 @@ class _Port:
         self.session = session
         self.attached = attached
 
-    def send(self, requests: Sequence[Request]) -> None:
+    def send(self, requests: Sequence[Request], *, may_gather: bool = False) -> None:
         self._engine._send(self, requests)
 
     def wait(self, waiter: Waiter, timeout_s: float) -> bool:

@@ -7,11 +7,13 @@ from itertools import islice
 from manyhands.clock import Now
 from manyhands.events import (
     Count,
+    Create,
     DeadDrop,
     DeadLetters,
     DeadList,
     DeadRetry,
     Done,
+    Drop,
     Peek,
     Peeked,
     Purge,
@@ -41,6 +43,19 @@ def shut_down(state: State, session: Session, request: ShutDown, now: Now) -> No
     state.wake(queue)
     if request.rid:
         state.reply(session, Done(request.rid))
+
+
+def create(state: State, session: Session, request: Create, now: Now) -> None:
+    """A manager in front of the engine answers this one; here is none."""
+    raise Refused(
+        "unsupported_feature",
+        f"no manager is in front of this engine, so it offers nothing under the name {request.typeid!r:.80}; "
+        "use a queue by its name",
+    )
+
+
+def drop_created(state: State, session: Session, request: Drop, now: Now) -> None:
+    """Nothing to do: no manager is here that made a queue for this session."""
 
 
 def size(state: State, session: Session, request: Size, now: Now) -> None:

@@ -46,10 +46,7 @@ def _release_unheld(state: State, session: Session, held: Sequence[int], now: No
     for token in [token for token in session.leases if token not in kept]:
         entry = session.leases.pop(token)
         queue = state.queues[entry.queue]
-        queue.leased -= 1
-        if not entry.is_begun:
-            entry.is_begun = True
-            queue.hold_unbegun(session.id, -1)
+        queue.release(entry, session.id)
         give_back(state, queue, entry, now, is_suspect=entry.is_suspect)
 
 
@@ -117,7 +114,7 @@ def withdraw(state: State, session: Session, request: Withdraw, now: Now) -> Non
     if isinstance(waiting, WaitingLease):
         leases.answer_empty(state, waiting)
     elif isinstance(waiting, WaitingPut):
-        puts.refuse_waiting(state, waiting)
+        puts.refuse_waiting(state, waiting, now)
     elif isinstance(waiting, WaitingJoin):
         settling.answer_join(state, waiting)
     elif isinstance(waiting, WaitingResult):

@@ -48,6 +48,8 @@ _HANDLERS: dict[type, Callable[[State, Any, Any, Now], None]] = {
     events.Goodbye: attaching.goodbye,
     events.ReportDead: attaching.report_dead,
     events.Withdraw: attaching.withdraw,
+    events.Create: admin.create,
+    events.Drop: admin.drop_created,
     events.ShutDown: admin.shut_down,
     events.Size: admin.size,
     events.Stats: admin.stats,
@@ -126,6 +128,15 @@ class Core:
     def next_due(self) -> float | None:
         """The monotonic time at which `tick` should be called next; None while nothing is to come."""
         return self._state.timers.next_due(self._now)
+
+    def parked(self) -> list[tuple[str, int]]:
+        """(session, rid) of every request that waits for its answer: what a shell must tell if it throws this core away."""
+        return [
+            (session.id, rid)
+            for session in self._state.sessions.values()
+            for waiting in session.parked.values()
+            for rid in (waiting.rid, *getattr(waiting, "also", ()))
+        ]
 
     def take(self) -> Step:
         """All effects, in leaving order, and all changes since the last take."""

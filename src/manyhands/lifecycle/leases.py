@@ -42,7 +42,8 @@ def lease(state: State, session: Session, request: Lease, now: Now) -> None:
     if request.wait_s > 0:
         waiting.has_timer = True
         state.timers.at_mono(now.mono + request.wait_s, lambda over, at: _end_wait(state, over, at), waiting)
-    recalls.arm(state, queue, now)
+    if request.begin_n:
+        recalls.arm(state, queue, now)
 
 
 def grant(state: State, session: Session, queue: Queue, max_n: int, begin_n: int, now: Now) -> list[Delivery]:
@@ -124,8 +125,9 @@ def answer_empty(state: State, waiting: WaitingLease) -> None:
 def _end_wait(state: State, waiting: WaitingLease, now: Now) -> None:
     """Its time is over: ask for what others have not begun, and wait for their answers only."""
     queue = waiting.queue
-    recalls.ask(state, queue, now)
-    if not recalls.is_pending(queue, waiting.session, now):
+    if waiting.begin_n:
+        recalls.ask(state, queue, now)
+    if not waiting.begin_n or not recalls.is_pending(queue, waiting.session, now):
         answer_empty(state, waiting)
         return
     waiting.is_last_call = True

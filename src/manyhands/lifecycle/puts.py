@@ -8,7 +8,7 @@ from manyhands.clock import Now
 from manyhands.events import Declare, Done, Put
 from manyhands.lifecycle.changes import Produced, QueueSet, Stored
 from manyhands.lifecycle.marks import Mark
-from manyhands.lifecycle.placing import enqueue
+from manyhands.lifecycle.placing import enqueue, give_back
 from manyhands.lifecycle.queue import Entry, Queue
 from manyhands.lifecycle.refusal import Refused
 from manyhands.lifecycle.sessions import Session
@@ -54,16 +54,17 @@ def put(state: State, session: Session, request: Put, now: Now) -> None:
                 return
     messages = request.messages
     queue = state.queue(request.queue)
+    cause = _cause(state, session, request)
     try:
         is_plain = _check(state, queue, messages)
         if queue.is_shut_down:
             raise Refused("shut_down", f"queue {queue.name!r} was shut down and takes nothing more")
-        cause = _cause(session, request)
         if queue.maxsize and (queue.putting or queue.size() + len(messages) > queue.maxsize):
             _wait_for_room(state, session, request, queue, now)
             return
-    except Refused:
+    except Refused as refused:
         state.mark(session, request.queue, seq, request.floor, is_applied=False)
+        _nack_cause(state, session, request, refused.text, now)
         raise
     _add(state, queue, messages, cause, is_plain, now)
     state.mark(session, request.queue, seq, request.floor, is_applied=True)
@@ -121,17 +122,27 @@ def _check_headers(message: Message) -> None:
         raise Refused("usage", f"options {options!r:.120} are not valid times")
 
 
-def _cause(session: Session, request: Put) -> Entry | None:
+def _cause(state: State, session: Session, request: Put) -> Entry | None:
     if not request.cause:
         return None
     cause = session.leases.get(request.cause)
     if cause is None:
+        state.mark(session, request.queue, request.seq, request.floor, is_applied=False)
         raise Refused(
             "lease_lost",
             f"the message under whose lease this was put into queue {request.queue!r} belongs to another consumer now; "
             "nothing was put, its new holder will do it again",
         )
     return cause
+
+
+def _nack_cause(state: State, session: Session, request: Put, reason: str, now: Now) -> None:
+    """A refused put reaches the lease that it was sent under: the settlement behind it must not end it as done."""
+    entry = session.leases.pop(request.cause, None)
+    if entry is not None:
+        queue = state.queues[entry.queue]
+        queue.release(entry, session.id)
+        give_back(state, queue, entry, now, consumer=session.name, outcome="nack", reason=reason)
 
 
 def _wait_for_room(state: State, session: Session, request: Put, queue: Queue, now: Now) -> None:
@@ -145,12 +156,12 @@ def _wait_for_room(state: State, session: Session, request: Put, queue: Queue, n
         state.mark(session, request.queue, request.seq, request.floor, is_applied=False)
     if request.wait_s > 0:
         waiting.has_timer = True
-        state.timers.at_mono(now.mono + request.wait_s, lambda over, at: refuse_waiting(state, over), waiting)
+        state.timers.at_mono(now.mono + request.wait_s, lambda over, at: refuse_waiting(state, over, at), waiting)
     # Room may have come in this same step, for those in front.
     state.dirty[queue] = None
 
 
-def refuse_waiting(state: State, waiting: WaitingPut) -> None:
+def refuse_waiting(state: State, waiting: WaitingPut, now: Now) -> None:
     """The wait of a parked put is over."""
     queue = waiting.queue
     _leave(state, waiting)
@@ -159,6 +170,7 @@ def refuse_waiting(state: State, waiting: WaitingPut) -> None:
         code, text = "shut_down", f"queue {queue.name!r} was shut down and takes nothing more"
     for rid in (waiting.rid, *waiting.also):
         state.fail(waiting.session, rid, code, text)
+    _nack_cause(state, waiting.session, waiting.request, text, now)
     state.wake(queue)
 
 
@@ -179,13 +191,13 @@ def admit(state: State, queue: Queue, now: Now) -> None:
     while (waiting := queue.putting.first()) is not None:
         request, session = waiting.request, waiting.session
         if queue.is_shut_down:
-            refuse_waiting(state, waiting)
+            refuse_waiting(state, waiting, now)
             continue
         if queue.maxsize and queue.size() + len(request.messages) > queue.maxsize:
             return
         _leave(state, waiting)
         try:
-            cause = _cause(session, request)
+            cause = _cause(state, session, request)
         except Refused as refused:
             for rid in (waiting.rid, *waiting.also):
                 state.fail(session, rid, refused.code, refused.text)

@@ -280,6 +280,13 @@ class Queue:
         else:
             self.unbegun_by.pop(session_id, None)
 
+    def release(self, entry: Entry, session_id: str) -> None:
+        """An entry's lease by this session has ended; what becomes of it is the caller's."""
+        self.leased -= 1
+        if not entry.is_begun:
+            entry.is_begun = True
+            self.hold_unbegun(session_id, -1)
+
     def stats(self) -> QueueStats:
         return QueueStats(
             name=self.name,

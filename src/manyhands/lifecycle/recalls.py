@@ -22,16 +22,18 @@ def arm(state: State, queue: Queue, now: Now) -> None:
 
 def ask(state: State, queue: Queue, now: Now) -> None:
     """Ask each holder for its fair share of what it has not begun; one question at a time for each."""
-    waiting_n = len(queue.waiting)
-    if not waiting_n or not queue.unbegun:
+    if not queue.unbegun:
         return
+    # One with begin_n 0 only asks for what lies ready: nobody waits behind it.
+    waits = [waiting for waiting in queue.waiting if waiting.begin_n]
+    waiting_n = len(waits)
     holders = [
         (session_id, held)
         for session_id, held in queue.unbegun_by.items()
         if queue.recalls.get(session_id, 0.0) <= now.mono
         and (session := state.sessions.get(session_id)) is not None
         and session.is_connected
-        and any(waiting.session is not session for waiting in queue.waiting)
+        and any(waiting.session is not session for waiting in waits)
     ]
     for session_id, held in holders:
         queue.recalls[session_id] = now.mono + state.limits.recall_answer_s

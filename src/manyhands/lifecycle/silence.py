@@ -54,13 +54,9 @@ def lose_leases(state: State, session: Session, now: Now, reason: str) -> None:
         state.expired.update(leases)
     for entry in leases.values():
         queue = state.queues[entry.queue]
-        queue.leased -= 1
-        if entry.is_begun:
-            give_back(state, queue, entry, now, consumer=session.name, outcome="lost", reason=reason, is_suspect=True)
-        else:
-            entry.is_begun = True
-            queue.hold_unbegun(session.id, -1)
-            give_back(state, queue, entry, now, is_suspect=True)
+        outcome = "lost" if entry.is_begun else ""
+        queue.release(entry, session.id)
+        give_back(state, queue, entry, now, consumer=session.name, outcome=outcome, reason=reason, is_suspect=True)
 
 
 def return_leases(state: State, session: Session, now: Now) -> None:
@@ -68,10 +64,6 @@ def return_leases(state: State, session: Session, now: Now) -> None:
     leases, session.leases = session.leases, {}
     for entry in leases.values():
         queue = state.queues[entry.queue]
-        queue.leased -= 1
-        if entry.is_begun:
-            give_back(state, queue, entry, now, consumer=session.name, outcome="released", reason="goodbye")
-        else:
-            entry.is_begun = True
-            queue.hold_unbegun(session.id, -1)
-            give_back(state, queue, entry, now, is_suspect=entry.is_suspect)
+        outcome, is_suspect = ("released", False) if entry.is_begun else ("", entry.is_suspect)
+        queue.release(entry, session.id)
+        give_back(state, queue, entry, now, consumer=session.name, outcome=outcome, reason="goodbye", is_suspect=is_suspect)
