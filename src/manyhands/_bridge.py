@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from manyhands.errors import UsageError
@@ -40,32 +40,22 @@ class LoopThread:
         self._thread = threading.Thread(target=self.loop.run_forever, name=self._name, daemon=True)
         self._thread.start()
 
-    def call(self, function: Callable[[], T], timeout_s: float) -> T:
-        """Run function in the loop and return what it returns (or raise what it raises).
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """Run a coroutine in the loop; what it returns or raises.
 
         Raises:
-            TimeoutError: the loop did not get to it in time.
+            TimeoutError: it was not done in time; it is cancelled.
             UsageError: called in the loop's own thread, which would wait for itself.
         """
         if threading.current_thread() is self._thread:
+            coroutine.close()
             raise UsageError(f"{self._name} cannot wait for itself; call this from another thread.")
-        done = threading.Event()
-        outcome: list[Any] = []
-
-        def run() -> None:
-            try:
-                outcome.extend((True, function()))
-            except BaseException as error:  # carried to the caller's thread, whatever it is
-                outcome.extend((False, error))
-            done.set()
-
-        self.loop.call_soon_threadsafe(run)
-        if not done.wait(timeout_s):
-            raise TimeoutError(f"{self._name} did not answer within {timeout_s} s")
-        if not outcome[0]:
-            raise outcome[1]
-        result: T = outcome[1]
-        return result
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            return future.result(timeout_s)
+        except TimeoutError:
+            future.cancel()
+            raise
 
     def stop(self, timeout_s: float) -> None:
         """End the loop and its thread. Idempotent."""

@@ -1,0 +1,173 @@
+"""An engine behind a manyhands server, as its clients see it."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+
+from manyhands.address import Address, parse_address
+from manyhands.auth import Keyring
+from manyhands.engines.base import Sink
+from manyhands.engines.remote.link import Link
+from manyhands.engines.remote.port import RemotePort
+from manyhands.errors import AuthenticationFailed, ProtocolError, ServerUnavailable, UsageError
+from manyhands.events import Attach, Attached, Closing, Reply
+from manyhands.model import Durability, Features, Limits
+from manyhands.wire.client import ClientWire
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+class RemoteEngine:
+    """Sessions at the server behind an address; each port is one TCP connection of its own.
+
+    Args:
+        where: `tcp://host:port` or (host, port).
+        connect_timeout_s: how long attach goes on trying while nobody answers; a worker may be started before its server.
+        name: who this is, for people; attaches without a name of their own use it.
+    """
+
+    def __init__(
+        self,
+        where: str | tuple[str, int],
+        keyring: Keyring,
+        *,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        name: str = "",
+    ) -> None:
+        self.address = parse_address(where) if isinstance(where, str) else Address(*where)
+        self._keyring = keyring
+        self._connect_timeout_s = connect_timeout_s
+        self._client_name = name
+        self._about: Attached | None = None
+        self._ports: weakref.WeakSet[RemotePort] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    @property
+    def name(self) -> str:
+        """The kind of the engine behind the server."""
+        return self._ask().engine
+
+    @property
+    def durability(self) -> Durability:
+        return self._ask().durability
+
+    @property
+    def features(self) -> Features:
+        return self._ask().features
+
+    @property
+    def limits(self) -> Limits:
+        return self._ask().limits
+
+    def attach(self, attach: Attach, sink: Sink) -> RemotePort:
+        """Connect and open (or resume) the session.
+
+        Raises:
+            ServerUnavailable: nobody answered within connect_timeout_s; the sentence says what to check.
+            AuthenticationFailed: the keys differ. At once.
+            ProtocolError: what answers there is no manyhands server. At once.
+        """
+        if self._is_closed:
+            raise UsageError(f"This engine's client for {self.address.url} was closed; make a new one.")
+        wire = ClientWire(
+            keyring=self._keyring,
+            session=attach.session,
+            attach_name=attach.name or self._client_name,
+            where=self.address.url,
+            held=attach.held,
+        )
+        link = Link(self.address, wire)
+        port = RemotePort(link, sink, self._open(link))
+        self._about = port.attached
+        self._ports.add(port)
+        return port
+
+    def close(self, *, closing_reason: str = "") -> None:
+        """End every session of this process at that server as if its connection had been cut. Idempotent."""
+        self._is_closed = True
+        for port in list(self._ports):
+            port.end(Closing(closing_reason))
+
+    def _ask(self) -> Attached:
+        """What the server said of its engine; a passing session asks if none has yet."""
+        with self._lock:
+            if self._about is None:
+                port = self.attach(Attach(secrets.token_hex(16), "asks what the engine is"), _ignore)
+                port.detach()
+            assert self._about is not None
+            return self._about
+
+    def _open(self, link: Link) -> list[Reply]:
+        """Connect until the session is attached; what arrived with it."""
+        started = time.monotonic()
+        deadline = started + self._connect_timeout_s
+        while True:
+            try:
+                return self._try_once(link, deadline)
+            except (AuthenticationFailed, ProtocolError):
+                raise
+            except socket.gaierror as error:
+                if error.errno == socket.EAI_NONAME:
+                    raise ServerUnavailable(
+                        f"The host name {self.address.host!r} is not known here; check its spelling.", host=self.address.host
+                    ) from error
+                cause: OSError = error
+            except OSError as error:
+                cause = error
+            now = time.monotonic()
+            at = link.wire.next_attempt_at(now, random.random())
+            if at >= deadline:
+                raise self._unavailable(cause, now - started) from cause
+            time.sleep(at - now)
+
+    def _try_once(self, link: Link, deadline: float) -> list[Reply]:
+        replies: list[Reply] = []
+        try:
+            link.connect(max(0.1, deadline - time.monotonic()))
+        except OSError:
+            link.wire.connection_lost(time.monotonic())
+            raise
+        transport = link.transport
+        assert transport is not None
+        try:
+            while not link.wire.is_open:
+                with link.lock:
+                    due_at = link.tick(time.monotonic())
+                if due_at is None:
+                    break
+                left = max(0.0, min(due_at, deadline) - time.monotonic())
+                transport.wait(left, for_writing=link.is_blocked)
+                replies += link.read(transport)
+                if time.monotonic() >= deadline and not link.wire.is_open:
+                    raise TimeoutError("it accepted the connection and then said nothing")
+        except BaseException:
+            with link.lock:
+                link.lose(transport, ConnectionAbortedError("gave up"))
+                link.close_dead()
+            raise
+        if link.wire.is_open:
+            return replies
+        with link.lock:
+            link.close_dead()
+        assert link.cause is not None
+        raise link.cause
+
+    def _unavailable(self, cause: OSError, waited_s: float) -> ServerUnavailable:
+        reason = cause.strerror or str(cause) or type(cause).__name__
+        return ServerUnavailable(
+            f"No manyhands server answers at {self.address.host}:{self.address.port} after {waited_s:.1f} s ({reason}); "
+            "check that the server is started, that the address is right, and that no firewall is in between.",
+            host=self.address.host,
+            port=self.address.port,
+        )
+
+
+def _ignore(_: Sequence[Reply]) -> None:
+    """The sink of a session that asks nothing."""

@@ -1,0 +1,271 @@
+"""One peer's connection, in the loop's thread: bytes to the wire, requests to the engine's port, replies back.
+
+    transport ── buffer_updated ──> ServerWire ── requests ──> Port.send ──> engine
+        ^                                                                      │
+        └── write ── ServerWire.encode <── flush, once a turn <── outbox <── sink (any thread)
+
+Nothing here is done for each message alone: what one read brought goes to the engine in one list, and what gathered in the
+outbox since the last turn leaves in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, cast
+
+from manyhands import _sockets
+from manyhands.engines.base import Port
+from manyhands.errors import AuthenticationFailed, ManyhandsError, ProtocolError
+from manyhands.events import Attach, Attached, Closing, Reply
+from manyhands.wire.server import Authenticated, PeerIsStock, ServerEvent, ServerWire
+
+if TYPE_CHECKING:
+    from manyhands.server.listener import SocketServer
+
+logger = logging.getLogger(__name__)
+
+WRITE_HIGH_BYTES, WRITE_LOW_BYTES = 4 * 1024 * 1024, 1024 * 1024
+STALL_S = 30.0
+"""A peer that takes fewer than MIN_BYTES in this time, while there is more for it, is dropped and its leases return."""
+MIN_BYTES = 32 * 1024
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One peer. Every method but `sink` is called in the loop's thread."""
+
+    __slots__ = (
+        "_attaching",
+        "_early",
+        "_is_closing",
+        "_is_dirty",
+        "_is_stuck",
+        "_outbox",
+        "_port",
+        "_server",
+        "_stall",
+        "_transport",
+        "_wire",
+        "fd",
+        "peer",
+        "session",
+    )
+
+    def __init__(self, server: SocketServer, wire: ServerWire) -> None:
+        self.fd = -1
+        self.peer = ""
+        """The other side's host, for logs and for counting its failures."""
+        self.session = ""
+        self._server = server
+        self._wire = wire
+        self._transport: asyncio.Transport | None = None
+        self._port: Port | None = None
+        self._outbox: list[Reply | Attached] = []
+        self._early: list[Any] = []
+        self._is_dirty = False
+        self._is_stuck = False
+        self._is_closing = False
+        self._attaching = False
+        self._stall: asyncio.TimerHandle | None = None
+
+    # -- the transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(WRITE_HIGH_BYTES, WRITE_LOW_BYTES)
+        sock = transport.get_extra_info("socket")
+        self.fd = sock.fileno()
+        self.peer = str((transport.get_extra_info("peername") or ("unknown",))[0])
+        _sockets.tune(sock)
+        self._server.arrived(self)
+        self._transport.write(self._wire.greeting())
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._wire.get_buffer()
+
+    def buffer_updated(self, n: int) -> None:
+        if self._is_closing:
+            return
+        try:
+            events = self._wire.received(n)
+            if self._port is not None:
+                if events:
+                    self._port.send(cast(list[Any], events))
+            else:
+                self._before_attached(events)
+        except AuthenticationFailed as error:
+            self._refuse(str(error), delay_s=self._server.wrong_key(self))
+        except ProtocolError as error:
+            self._refuse(str(error), delay_s=0.0)
+        except ManyhandsError as error:  # the engine cannot go on with this session
+            logger.error("Dropped %s: the engine failed: %s", self.peer, error)
+            self.close(self._wire.goodbye(str(error)))
+        except Exception:
+            logger.exception("Dropped %s: a bug in the server or its engine", self.peer)
+            self.close(self._wire.goodbye("The server failed in a way that is a bug; its log has the details."))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._is_closing = True
+        self.fd = -1
+        self._transport = None
+        self._outbox.clear()
+        if self._stall is not None:
+            self._stall.cancel()
+        self.leave_session()
+        self._server.left(self)
+
+    def pause_writing(self) -> None:
+        # A peer that does not read is not read from either: what it can be owed stays bounded by what it asked for.
+        self._is_stuck = True
+        if self._transport is not None and not self._is_closing:
+            self._transport.pause_reading()
+            self._watch_stall()
+
+    def resume_writing(self) -> None:
+        self._is_stuck = False
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+        if self._transport is not None and not self._is_closing:
+            if not self._attaching:
+                self._transport.resume_reading()
+            self.flush()
+
+    # -- the engine's side
+
+    def sink(self, replies: Sequence[Reply]) -> None:
+        """Take replies for this peer, from any thread; they leave with the next turn of the loop."""
+        self._outbox.extend(replies)
+        if not self._is_dirty:
+            self._is_dirty = True
+            self._server.flush_soon(self)
+
+    def flush(self) -> None:
+        """Write what has gathered, if the peer takes it."""
+        # Lowered first: whoever adds from here on asks for another flush, at worst for nothing.
+        self._is_dirty = False
+        transport, outbox = self._transport, self._outbox
+        if transport is None or self._is_stuck or not outbox:
+            return
+        # Not a swap: another thread may be about to extend this very list.
+        replies = outbox[:]
+        del outbox[: len(replies)]
+        buffers = self._wire.encode(replies)
+        if len(buffers) == 1:
+            transport.write(buffers[0])
+        else:
+            transport.writelines(buffers)
+
+    # -- ending
+
+    def close(self, last: bytes = b"") -> None:
+        """Write `last` after what was written before, then end the connection once the peer has taken it."""
+        if self._is_closing or self._transport is None:
+            return
+        self._is_closing = True
+        if last:
+            self._transport.write(last)
+        self._transport.close()
+
+    def say_closing(self, reason: str) -> None:
+        """The orderly end: the peer is told, gets what was ready for it, and is closed."""
+        if self._port is not None:
+            self._outbox.append(Closing(reason))
+            self.flush()
+        self.leave_session()
+        self.close()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._is_closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def leave_session(self) -> None:
+        """Tell the engine that this connection ended without a goodbye."""
+        port, self._port = self._port, None
+        if port is not None:
+            port.detach(goodbye=False)
+
+    def _refuse(self, text: str, *, delay_s: float) -> None:
+        self._server.complain(self, text)
+        if self._transport is None:
+            return
+        if delay_s <= 0:
+            self.close(self._wire.failure)
+            return
+        # It stays pending meanwhile: too many that wait push each other out, and none of them waits beyond its time.
+        self._transport.pause_reading()
+        self._server.later(delay_s, lambda: self.close(self._wire.failure))
+
+    def _watch_stall(self) -> None:
+        assert self._transport is not None
+        self._stall = self._server.later(STALL_S, self._check_stall, self._transport.get_write_buffer_size())
+
+    def _check_stall(self, before: int) -> None:
+        if self._transport is None:
+            return
+        if before - self._transport.get_write_buffer_size() >= MIN_BYTES:
+            self._watch_stall()
+            return
+        logger.warning("Dropped %s: it read almost nothing for %.0f s; its leases return.", self.peer, STALL_S)
+        self.abort()
+
+    # -- from the handshake to the session
+
+    def _before_attached(self, events: list[ServerEvent]) -> None:
+        for i, event in enumerate(events):
+            if isinstance(event, Authenticated):
+                self._server.admitted(self)
+                if self._transport is not None:
+                    self._transport.write(event.reply)
+            elif isinstance(event, PeerIsStock):
+                self._meet_stock(event)
+                return
+            elif isinstance(event, Attach):
+                self._early = events[i + 1 :]
+                self._attach(event)
+                return
+            else:
+                self._early.append(event)  # Attach is on its way to the engine, and reading had not stopped yet
+
+    def _meet_stock(self, event: PeerIsStock) -> None:
+        if not event.is_key_right:
+            self._refuse("It is a standard-library client with another authkey.", delay_s=self._server.wrong_key(self))
+            return
+        self._server.complain(
+            self, "It is a standard-library multiprocessing client; let it import manyhands.managers instead."
+        )
+        self.close(event.reply)
+
+    def _attach(self, event: Attach) -> None:
+        """Open the session in another thread: a durable engine commits first, and the loop must not wait for a disk."""
+        assert self._transport is not None
+        self.session = event.session
+        self._attaching = True
+        self._transport.pause_reading()
+        self._server.attach(event, self)
+
+    def attached(self, future: Future[Port]) -> None:
+        """The engine answered Attach."""
+        self._attaching = False
+        error = future.exception()
+        if error is not None:
+            if not isinstance(error, ManyhandsError):
+                logger.error("Dropped %s: its session could not be opened", self.peer, exc_info=error)
+            self.close(self._wire.goodbye(str(error)))
+            return
+        port = future.result()
+        if self._is_closing or self._transport is None:
+            port.detach(goodbye=False)
+            return
+        self._port = port
+        self._outbox.insert(0, port.attached)
+        self.flush()
+        early, self._early = self._early, []
+        if early:
+            port.send(early)
+        if not self._is_stuck:
+            self._transport.resume_reading()

@@ -1,0 +1,270 @@
+"""An engine behind a socket: the listener, its loop, and all that connections share.
+
+The queues stay the engine's: stopping the server settles nothing, and an engine may have other ports in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from manyhands import _forks, _sockets
+from manyhands._bridge import LoopThread, Mailbox, new_loop
+from manyhands.address import Address
+from manyhands.auth import Keyring
+from manyhands.engines.base import Engine, Port
+from manyhands.errors import UsageError
+from manyhands.events import Attach
+from manyhands.model import DEFAULT_PORT
+from manyhands.server.admission import Failures, Pending, Quiet, source_of
+from manyhands.server.connection import Connection
+from manyhands.wire.handshake import RANDOM_BYTES
+from manyhands.wire.server import ServerWire
+
+logger = logging.getLogger(__name__)
+
+_START_S, _STOP_S = 10.0, 5.0
+_FLUSH_S = 1.0
+"""How long an orderly stop waits for peers to take what was written for them."""
+
+
+class SocketServer:
+    """Serves an engine on a TCP port, from a thread of its own (start) or in the caller's (run)."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        host: str = "127.0.0.1",
+        port: int = DEFAULT_PORT,
+        keyring: Keyring,
+        is_insecure: bool = False,
+    ) -> None:
+        """Bind and listen at once, so that a port that cannot be had is an error here; connections are served from start().
+
+        Args:
+            host: '' is every interface of this machine.
+            port: 0 is any free one; see `address`.
+            is_insecure: allow an address beyond loopback although the connection is not encrypted.
+
+        Raises:
+            AddressInUse: another program listens there.
+            UsageError: an address beyond loopback without is_insecure, or one that is not this machine's.
+        """
+        is_any = host in ("", "0.0.0.0", "::")
+        if not is_insecure and (is_any or not Address(host, port).is_loopback):
+            raise UsageError(
+                f"Listening on {host or 'all interfaces'} would send everything unencrypted over the network; "
+                "pass insecure=True if that network is trusted, or listen on 127.0.0.1."
+            )
+        self._engine = engine
+        self._keyring = keyring
+        self._max_body_bytes = engine.limits.max_body_bytes
+        self._listener = _sockets.listen(host, port)
+        self.address = _sockets.dialable(self._listener)
+        """What a program on this machine can dial."""
+        self.url = self.address.url
+        self._is_stopped = False
+        self._stop_lock = threading.Lock()
+        self._loop_ident = 0
+        self._thread: LoopThread | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._asyncio_server: asyncio.AbstractServer | None = None
+        self._connections: set[Connection] = set()
+        self._sessions: dict[str, Connection] = {}
+        self._dirty: list[Connection] = []
+        self._marked: Mailbox[Connection]
+        self._attacher = ThreadPoolExecutor(1, thread_name_prefix="manyhands-attach")
+        self._pending: Pending[Connection] = Pending()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._failures = Failures()
+        self._quiet = Quiet()
+        self._is_empty: asyncio.Event
+        _forks.watch(self)
+
+    @property
+    def connections(self) -> int:
+        """How many peers are connected now, those in their handshake included."""
+        return len(self._connections)
+
+    def start(self) -> None:
+        """Serve from a daemon thread named manyhands-server."""
+        self._thread = LoopThread("manyhands-server")
+        self._thread.start()
+        self._thread.run(self._open(self._thread.loop), _START_S)
+        logger.info("Serving a %s engine at %s", self._engine.name, self.url)
+
+    def run(self) -> None:
+        """Serve in this thread until stop(), or until SIGINT or SIGTERM where this is the main thread."""
+        self._loop = loop = new_loop()
+        try:
+            loop.run_until_complete(self._open(loop))
+            logger.info("Serving a %s engine at %s", self._engine.name, self.url)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # Not the main thread, or Windows: there Ctrl-C ends run_forever with KeyboardInterrupt.
+                with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+                    loop.add_signal_handler(number, loop.stop)
+            loop.run_forever()
+        finally:
+            loop.run_until_complete(self._close("The server is stopping."))
+            loop.close()
+            self._ended()
+
+    def stop(self, reason: str = "The server is stopping.") -> None:
+        """Tell every session, hand over what is ready, close. Settles nothing; idempotent; from any other thread."""
+        with self._stop_lock:
+            if self._is_stopped:
+                return
+            self._is_stopped = True
+        if self._thread is not None:
+            self._thread.run(self._close(reason), _STOP_S)
+            self._thread.stop(_STOP_S)
+            self._ended()
+        elif self._loop_ident:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        else:
+            self._ended()
+
+    def __enter__(self) -> SocketServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def close_in_child(self) -> None:
+        """After a fork: the parent goes on serving; this process only lets go of its copies (see _forks)."""
+        self._is_stopped = True
+        fds = [connection.fd for connection in self._connections]
+        if self._listener.fileno() >= 0:
+            fds.append(self._listener.detach())
+        for fd in fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    # -- for connections, in the loop's thread
+
+    def arrived(self, connection: Connection) -> None:
+        """A connection was accepted."""
+        self._connections.add(connection)
+        pushed_out = self._pending.add(connection, self._loop.time())
+        if pushed_out is not None:
+            self.complain(pushed_out, "Too many connections were waiting to authenticate; it was the oldest.")
+            pushed_out.abort()
+        if self._sweep is None:
+            self._plan_sweep()
+
+    def admitted(self, connection: Connection) -> None:
+        """It showed the key."""
+        self._pending.remove(connection)
+
+    def left(self, connection: Connection) -> None:
+        """It is gone."""
+        self._pending.remove(connection)
+        self._connections.discard(connection)
+        if self._sessions.get(connection.session) is connection:
+            del self._sessions[connection.session]
+        if not self._connections:
+            self._is_empty.set()
+
+    def attach(self, event: Attach, connection: Connection) -> None:
+        """Open the session, then call connection.attached. A session's earlier connection ends: it lives in one only."""
+        earlier = self._sessions.get(event.session)
+        if earlier is not None:
+            earlier.leave_session()
+            earlier.abort()
+        self._sessions[event.session] = connection
+        future = self._attacher.submit(self._engine.attach, event, connection.sink)
+        future.add_done_callback(lambda done: self._tell(connection.attached, done))
+
+    def flush_soon(self, connection: Connection) -> None:
+        """Its outbox has something; from any thread. One flush a turn for all of them."""
+        if threading.get_ident() != self._loop_ident:
+            self._marked.post(connection)
+            return
+        self._dirty.append(connection)
+        if len(self._dirty) == 1:
+            self._loop.call_soon(self._flush_dirty)
+
+    def wrong_key(self, connection: Connection) -> float:
+        """Note it; seconds to wait before the answer."""
+        return self._failures.delay_s(source_of(connection.peer), self._loop.time())
+
+    def complain(self, connection: Connection, text: str) -> None:
+        """Log what a peer did, once for each source and minute."""
+        kept_back = self._quiet.kept_back(source_of(connection.peer), self._loop.time())
+        if kept_back is not None:
+            more = f" ({kept_back} more of this address since the last line)" if kept_back else ""
+            logger.warning("Refused %s: %s%s", connection.peer, text, more)
+
+    def later(self, delay_s: float, function: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+        """Call function in the loop after a while."""
+        return self._loop.call_later(delay_s, function, *args)
+
+    # -- inside
+
+    def _tell(self, function: Callable[[Future[Port]], None], future: Future[Port]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the session was left with its connection
+            self._loop.call_soon_threadsafe(function, future)
+
+    def _flush_dirty(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush()
+
+    @staticmethod
+    def _flush_marked(marked: list[Connection]) -> None:
+        for connection in marked:
+            connection.flush()
+
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._loop_ident = threading.get_ident()
+        self._marked = Mailbox(loop, self._flush_marked)
+        self._is_empty = asyncio.Event()
+        self._asyncio_server = await loop.create_server(self._accept, sock=self._listener, backlog=_sockets.BACKLOG)
+
+    def _accept(self) -> Connection:
+        wire = ServerWire(keyring=self._keyring, random=os.urandom(RANDOM_BYTES), max_body_bytes=self._max_body_bytes)
+        return Connection(self, wire)
+
+    def _plan_sweep(self) -> None:
+        due_s = self._pending.next_due_s(self._loop.time())
+        # A little late, so that a flood is swept in a few rounds and not one by one.
+        self._sweep = None if due_s is None else self._loop.call_later(due_s + 0.05, self._drop_overdue)
+
+    def _drop_overdue(self) -> None:
+        for connection in self._pending.overdue(self._loop.time()):
+            self.complain(connection, "It did not authenticate in time.")
+            connection.abort()
+        self._plan_sweep()
+
+    async def _close(self, reason: str) -> None:
+        if self._asyncio_server is not None:
+            self._asyncio_server.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._is_empty.clear()
+        for connection in list(self._connections):
+            connection.say_closing(reason)
+        if self._connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_empty.wait(), _FLUSH_S)
+        for connection in list(self._connections):
+            connection.abort()
+        await asyncio.sleep(0)  # the turn in which the transports close their sockets
+
+    def _ended(self) -> None:
+        self._is_stopped = True
+        _forks.forget(self)
+        self._attacher.shutdown(wait=False)
+        with contextlib.suppress(OSError):
+            self._listener.close()
+        logger.info("Stopped serving at %s", self.url)
