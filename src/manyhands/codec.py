@@ -146,6 +146,25 @@ class Codec:
         body = message.body
         return decode(self.verify(queue, message.id, message.seal, body, message.kind), body)
 
+    def make_result(self, queue: str, message_id: str, value: Any, kind: int = 0) -> bytes:
+        """What a consumer stores as the result of a message: a seal and, behind it, the body.
+
+        Raises:
+            PayloadNotEncodable: it cannot be pickled.
+        """
+        encoding, body = encode(value)
+        return self.seal(queue, message_id, encoding, body, kind, "result") + body
+
+    def open_result(self, queue: str, message_id: str, data: bytes, kind: int = 0) -> Any:
+        """Verify a stored result and rebuild its object.
+
+        Raises:
+            SealBroken, UndecodableBody: as `open_message`.
+        """
+        size = _LARGE_SEAL if data[:1] == b"\x12" else _SMALL_SEAL
+        seal, body = data[:size], data[size:]
+        return decode(self.verify(queue, message_id, seal, body, kind, "result"), body)
+
     def put_id(self, cause: str, queue: str, body: bytes) -> str:
         """The id of a message that is put under the lease of message `cause`: the same again when the task runs again.
 

@@ -1,0 +1,7 @@
+"""The client side: `Client`, `Queue`, and the pure state that the asyncio client shares."""
+
+from manyhands.client.client import Client
+from manyhands.client.dead import DeadLetters
+from manyhands.client.queue import Queue, Received
+
+__all__ = ["Client", "DeadLetters", "Queue", "Received"]

@@ -143,7 +143,6 @@ class Call:
         self.deadline: float | None = None
         self.held: list[Held] = []
 
-    @property
     def is_over(self) -> bool:
         """Whether the answer, or what a get waited for, is there."""
         return self.reply is not None or bool(self.held)
@@ -420,6 +419,12 @@ class ClientState:
         """Whether something that changes the engine awaits its answer."""
         return self.has_output or any(pending.stream is not None for pending in self._pending.values())
 
+    def waiting(self) -> list[Call]:
+        """All calls that somebody still waits for."""
+        found = [call for call in self._pending.values() if isinstance(call, Call)]
+        found += [call for queue in self.queues.values() for call in queue.calls if not call.rid]
+        return found
+
     def gather(self) -> None:
         """Turn what was begun and settled into requests."""
         if self._begun:
@@ -461,8 +466,7 @@ class ClientState:
                 self._on_recall(reply, now)
             elif isinstance(reply, Closing):
                 self.is_closing = True
-                self.woken.extend(call for call in self._pending.values() if isinstance(call, Call))
-                self.woken.extend(call for queue in self.queues.values() for call in queue.calls if not call.rid)
+                self.woken.extend(self.waiting())
             else:
                 pending = self._pending.pop(reply.rid, None)
                 if pending is None:

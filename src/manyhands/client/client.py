@@ -1,0 +1,198 @@
+"""The client: one session for all threads of a process, and the queues, results and dead letters behind it."""
+
+from __future__ import annotations
+
+import multiprocessing.context
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from manyhands.auth import Keyring
+from manyhands.client import exits
+from manyhands.client.dead import DeadLetters
+from manyhands.client.queue import Queue
+from manyhands.client.session import ClientSession
+from manyhands.codec import Codec
+from manyhands.engines.base import Engine
+from manyhands.errors import ServerUnavailable, UsageError
+from manyhands.events import FOREVER, Declare, Outcome, Result, Stats, StatsReply
+
+
+class Client:
+    """A process's way to an engine; safe in any number of threads, and after a fork the child opens a session of its own.
+
+    Args:
+        engine: where the queues live.
+        keyring: the keys that sign and verify bodies.
+        url: the address under which other processes reach the same queues; "" when there is none.
+        reopen: makes an engine for a forked child, in which an engine of this process is only a copy that nobody serves;
+            None when the engine itself may be attached to again there.
+        owns_engine: whether `close` closes the engine as well.
+
+    Raises:
+        EngineUnavailable, AuthenticationFailed, ServerUnavailable: as the engine fails to attach.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        keyring: Keyring,
+        *,
+        url: str = "",
+        reopen: Callable[[], Engine] | None = None,
+        owns_engine: bool = False,
+    ) -> None:
+        self.url = url
+        self.engine = engine
+        self._keyring = keyring
+        self._codec = Codec([(key.id, key.body) for key in keyring])
+        self._reopen = reopen
+        self._owns_engine = owns_engine
+        self._is_closed = False
+        self._inherited: Any = None
+        self._reset()
+        self.open()
+
+    def _reset(self) -> None:
+        self.session: ClientSession | None = None
+        """This process's session; None before it is opened, after close and at first in a forked child."""
+        self._opening = threading.Lock()
+        self._threads = threading.local()
+        self._watched: set[int] = set()
+
+    def open(self) -> ClientSession:
+        """This process's session, opened if need be.
+
+        Raises:
+            ServerUnavailable: the client was closed.
+        """
+        with self._opening:
+            if self._is_closed:
+                raise ServerUnavailable("This client was closed; connect again to go on.")
+            if self.session is None:
+                self.session = ClientSession(self.engine, self._codec)
+                self._watched.add(threading.main_thread().ident or 0)  # its end is the process's
+                exits.opened(self)
+            return self.session
+
+    # -- queues ----------------------------------------------------------------------------------------------------
+
+    def queue(self, name: str, maxsize: int = 0) -> Queue:
+        """The queue of that name, made when it is first used.
+
+        Args:
+            maxsize: the bound; 0 keeps the one it has, or none.
+
+        Raises:
+            UsageError: it already has another bound.
+        """
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"A queue's name is a text that is not empty, not {name!r}.")
+        if maxsize > 0:
+            self.ask(Declare, name, maxsize)
+        return Queue(self, name)
+
+    def ask(self, make: Any, *args: Any, timeout_s: float = 0.0) -> Any:
+        """Send one request, made as make(rid, *args), and return its answer."""
+        session = self.session or self.open()
+        with session.lock:
+            call = session.state.call(make, *args)
+        return session.ask(call, timeout_s)
+
+    def result(self, message_id: str, timeout: float | None = None) -> Any:
+        """What the call with that message id returned, waiting for it.
+
+        Raises:
+            TimeoutError: there is none yet.
+            UnknownId: there is no such message, or its result is no longer kept.
+        """
+        wait_s = FOREVER if timeout is None else timeout
+        outcome = self.ask(Result, message_id, wait_s, timeout_s=wait_s)
+        assert isinstance(outcome, Outcome)
+        if outcome.value is None:
+            raise TimeoutError(f"message {message_id} has no result after {timeout} s; it still waits or runs")
+        return self._codec.open_result(outcome.queue, outcome.id, outcome.value)
+
+    def stats(self, *queues: str) -> StatsReply:
+        """The numbers of the named queues, or of all, and who is connected."""
+        reply = self.ask(Stats, list(queues))
+        assert isinstance(reply, StatsReply)
+        return reply
+
+    def dead(self, queue: str = "") -> DeadLetters:
+        """The dead letters of a queue, or of all queues."""
+        return DeadLetters(self, self._codec, queue)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the session: this thread is done with what its gets returned, what it has not begun goes back. Idempotent."""
+        self.end(exits.NORMAL)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.end(exits.end_of(error))
+
+    def end(self, how: exits.End) -> None:
+        """Close; what this thread had is settled as its end says."""
+        with self._opening:
+            self._is_closed = True
+            session, self.session = self.session, None
+        exits.closed(self)
+        if session is not None:
+            session.close(how.kind, how.reason)
+            if self._owns_engine:
+                self.engine.close()
+
+    def watch_thread(self, ident: int) -> None:
+        """Settle the calling thread's leases when it ends."""
+        if ident not in self._watched:
+            self._watched.add(ident)
+            self._threads.end = exits.ThreadEnd(self, ident)
+
+    def thread_ended(self, ident: int, how: exits.End) -> None:
+        """A thread that had used a queue is over."""
+        self._watched.discard(ident)
+        session = self.session
+        if session is not None:
+            session.end_consumer(ident, how.kind, how.reason)
+
+    def forked(self) -> None:
+        """In a forked child: forget the parent's session without a word to it; the next use opens one of our own."""
+        self._inherited = (self.session, self._threads)  # kept: its end must not run here, it is the parent's
+        self._reset()
+        if self._reopen is not None:
+            self.engine = self._reopen()
+            self._owns_engine = True
+
+    # -- pickling --------------------------------------------------------------------------------------------------
+
+    def reduce_queue(self, name: str) -> tuple[Any, ...]:
+        """How a queue of this client is pickled: by address and name; the key goes along only to a child being started.
+
+        Raises:
+            UsageError: there is no address under which another process could reach it.
+        """
+        if not self.url:
+            raise UsageError(
+                f"queue {name!r} lives in this process only and cannot be sent to another; serve it with manyhands.serve "
+                "and connect there by its url"
+            )
+        is_for_own_child = multiprocessing.context.get_spawning_popen() is not None
+        return _queue_elsewhere, (self.url, self._keyring.raw if is_for_own_child else None, name)
+
+
+_elsewhere: dict[str, Client] = {}
+
+
+def _queue_elsewhere(url: str, authkey: bytes | None, name: str) -> Queue:
+    """An unpickled queue: one client for each address, shared by all queues that arrive here."""
+    client = _elsewhere.get(url)
+    if client is None or client.session is None:
+        from manyhands.config import connect
+
+        client = _elsewhere[url] = connect(url, authkey=authkey)
+    return client.queue(name)

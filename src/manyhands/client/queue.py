@@ -1,0 +1,437 @@
+"""`queue.Queue`'s interface over an engine: what design and guarantees.md promise of put and get."""
+
+from __future__ import annotations
+
+import logging
+import queue as stdlib_queue
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from manyhands.client.session import GRACE_S, ClientSession
+from manyhands.client.state import Held, QueueState
+from manyhands.codec import check_size, encode
+from manyhands.errors import LeaseLost, SealBroken, ShutDown, UndecodableBody, UsageError, from_code
+from manyhands.events import FOREVER, Count, Failed, Granted, Join, QueueInfo, Settled, Size
+from manyhands.events import ShutDown as ShutDownRequest
+from manyhands.model import MAX_PRIORITY, MIN_PRIORITY, Message, Options, QueueStats, SettleKind, Settlement
+
+if TYPE_CHECKING:
+    from manyhands.client.client import Client
+
+log = logging.getLogger(__name__)
+
+_CALLER_GIVEN_ID = Options(dedupe=True)
+
+
+class Received:
+    """What `receive` yields: the object, and how it came here."""
+
+    __slots__ = ("attempt", "id", "value")
+
+    def __init__(self, value: Any, attempt: int, message_id: str) -> None:
+        self.value = value
+        self.attempt = attempt
+        """1 the first time it is delivered."""
+        self.id = message_id
+
+    def __repr__(self) -> str:
+        return f"Received(id={self.id!r}, attempt={self.attempt}, value={self.value!r})"
+
+
+class Queue:
+    """A named queue, used as `queue.Queue` is; safe in any number of threads.
+
+    A `get` holds its message until the same thread gets again, calls `task_done`, or ends; if the process dies first, or
+    the thread ends in an exception, the message goes back to the head of the queue.
+    """
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client = client
+        self.name = name
+        self._bound: tuple[ClientSession, QueueState] | None = None
+
+    def __repr__(self) -> str:
+        return f"<manyhands.Queue {self.name!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._client.reduce_queue(self.name)
+
+    def _at(self) -> tuple[ClientSession, QueueState]:
+        """The session of this process and what it knows of this queue."""
+        session = self._client.session
+        bound = self._bound
+        if bound is None or bound[0] is not session:
+            session = self._client.open()
+            with session.lock:
+                bound = self._bound = (session, session.state.queue(self.name))
+        return bound
+
+    # -- put -------------------------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        item: Any,
+        block: bool = True,
+        timeout: float | None = None,
+        *,
+        priority: int = 0,
+        delay_s: float = 0.0,
+        id: str | None = None,  # noqa: A002 - the public name
+    ) -> None:
+        """Put an item; returns when the engine has it (design of a put under a lease: see guarantees.md).
+
+        Args:
+            block: whether to wait for room when the queue is bounded and full.
+            timeout: how long at most; None is for ever.
+            priority: -9 to 9, larger is sooner.
+            delay_s: how long it stays hidden.
+            id: a second put with the same id is dropped, until 600 s after the first was completed.
+
+        Raises:
+            queue.Full: there was no room in time.
+            ShutDown: the queue was shut down.
+            PayloadNotEncodable, PayloadTooLarge: nothing was sent.
+        """
+        session, queue = self._at()
+        state = session.state
+        encoding, body = encode(item)
+        if len(body) > session.max_body_bytes:
+            check_size(body, session.max_body_bytes)
+        codec = session.codec
+        if id is None and (held := state.current.get(get_ident())) is not None:
+            if state.refused:
+                self._raise_refused(session)
+            if (queue.maxsize if queue.maxsize >= 0 else self._ask_maxsize()) == 0:
+                message_id = held.occurrence(codec.put_id(held.delivery.message.id, self.name, body))
+                seal = codec.seal(self.name, message_id, encoding, body)
+                message = (
+                    Message(message_id, body, seal, 0, _checked(priority), time.time() + delay_s if delay_s else 0.0)
+                    if priority or delay_s
+                    else Message(message_id, body, seal)
+                )
+                with session.lock:
+                    state.put_under(held, queue, message)
+                session.flush(may_gather=held.queue.pace.is_short)
+                return
+        message_id = id or session.new_id()
+        seal = codec.seal(self.name, message_id, encoding, body)
+        if priority or delay_s or id:
+            due_at = time.time() + delay_s if delay_s else 0.0
+            message = Message(
+                message_id, body, seal, 0, _checked(priority), due_at, options=_CALLER_GIVEN_ID if id else None
+            )
+        else:
+            message = Message(message_id, body, seal)
+        self._put(session, queue, [message], _wait_s(block, timeout))
+
+    def put_nowait(self, item: Any) -> None:
+        """`put` that raises queue.Full at once when there is no room."""
+        self.put(item, block=False)
+
+    def put_many(self, items: Iterable[Any], timeout: float | None = None) -> None:
+        """Put all items or none, in one request: how a producer goes fast. Raises as `put` does."""
+        session, queue = self._at()
+        messages = []
+        for item in items:
+            encoding, body = encode(item)
+            check_size(body, session.max_body_bytes)
+            message_id = session.new_id()
+            messages.append(Message(message_id, body, session.codec.seal(self.name, message_id, encoding, body)))
+        if messages:
+            self._put(session, queue, messages, _wait_s(True, timeout))
+
+    def _put(self, session: ClientSession, queue: QueueState, messages: list[Message], wait_s: float) -> None:
+        state = session.state
+        if state.refused:
+            self._raise_refused(session)
+        with session.lock:
+            call = state.put(queue, messages, wait_s)
+        session.ask(call, wait_s)
+
+    # -- get -------------------------------------------------------------------------------------------------------
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take the next item; it is this thread's until its next get here, `task_done`, or its end.
+
+        Raises:
+            queue.Empty: nothing came in time. ServerGone, one of them, after the server's goodbye.
+            ShutDown: the queue was shut down and has nothing more.
+            UndecodableBody: the item's class is missing here; the message went back for others.
+        """
+        return self._next(block, timeout, is_iterated=False)
+
+    def get_nowait(self) -> Any:
+        """`get` that raises queue.Empty at once when there is nothing."""
+        return self._next(False, None, is_iterated=False)
+
+    def get_many(self, max_n: int, timeout: float | None = None) -> list[Any]:
+        """Take up to max_n items, at least one; all of them are this thread's until its next get here. Raises as `get`."""
+        if max_n < 1:
+            raise UsageError(f"get_many({max_n}) would never return anything; ask for at least 1.")
+        session, queue = self._at()
+        deadline = _deadline(True, timeout)
+        values: list[Any] = []
+        consumer = get_ident()
+        while not values:
+            for held in self._take(session, queue, consumer, max_n, deadline):
+                try:
+                    values.append(session.codec.open_message(self.name, held.delivery.message))
+                except SealBroken as error:
+                    self._reject(session, held, error)
+                except UndecodableBody as error:
+                    self._give_back(session, held, error)
+                    if not values:
+                        raise
+        return values
+
+    def __iter__(self) -> Iterator[Any]:
+        """Take items until the queue is shut down; the step to the next one counts the last as done, for `join` as well."""
+        while True:
+            try:
+                yield self._next(True, None, is_iterated=True)
+            except ShutDown:
+                return
+
+    @contextmanager
+    def receive(self, timeout: float | None = None) -> Iterator[Received]:
+        """Take one item for the length of a block: done when it ends, again later when it raises. Raises as `get` does.
+
+        Raises:
+            LeaseLost: at the end of the block, if the message had gone to another consumer meanwhile.
+        """
+        session, queue = self._at()
+        deadline = _deadline(True, timeout)
+        while True:
+            held = self._take_unowned(session, queue, get_ident(), 1, deadline)[0]
+            try:
+                value = session.codec.open_message(self.name, held.delivery.message)
+                break
+            except SealBroken as error:
+                self._reject(session, held, error)
+            except UndecodableBody as error:
+                self._give_back(session, held, error)
+                raise
+        state = session.state
+        with session.lock:
+            held.outer = state.current.get(held.consumer)
+            state.current[held.consumer] = held
+        message = held.delivery.message
+        try:
+            yield Received(value, held.delivery.attempt, message.id)
+        except KeyboardInterrupt:
+            self._settle(session, held, Settlement(held.delivery.token, SettleKind.RELEASE))
+            raise
+        except BaseException as error:
+            self._settle(session, held, Settlement(held.delivery.token, SettleKind.NACK, reason=_describe(error)))
+            raise
+        elapsed_s = time.monotonic() - held.begun_at
+        with session.lock:
+            queue.pace.finished(elapsed_s)
+        lost = self._settle(session, held, Settlement(held.delivery.token, is_task_done=True))
+        if state.refused:
+            self._raise_refused(session)
+        if lost:
+            raise LeaseLost(
+                f"message {message.id} on queue {self.name!r} went to another consumer while this block worked on it for "
+                f"{elapsed_s:.1f} s, so it may be done twice; use a longer lease_s, or make the task safe to run twice",
+                id=message.id,
+                queue=self.name,
+            )
+
+    def _next(self, block: bool, timeout: float | None, *, is_iterated: bool) -> Any:
+        session, queue = self._at()
+        deadline = _deadline(block, timeout)
+        consumer = get_ident()
+        while True:
+            held = self._take(session, queue, consumer, 1, deadline)[0]
+            held.is_iterated = is_iterated
+            try:
+                return session.codec.open_message(self.name, held.delivery.message)
+            except SealBroken as error:
+                self._reject(session, held, error)
+            except UndecodableBody as error:
+                self._give_back(session, held, error)
+                raise
+
+    def _take(self, session: ClientSession, queue: QueueState, consumer: int, n: int, deadline: float | None) -> list[Held]:
+        """Settle what the thread's last get returned, and take up to n, at least one, as its implicit leases."""
+        state = session.state
+        if state.refused:
+            self._raise_refused(session)
+        now = time.monotonic()
+        with session.lock:
+            state.finish_previous(queue, consumer, now)
+        helds = self._take_unowned(session, queue, consumer, n, deadline)
+        with session.lock:
+            for held in helds:
+                state.hold(held)
+        self._client.watch_thread(consumer)
+        return helds
+
+    def _take_unowned(
+        self, session: ClientSession, queue: QueueState, consumer: int, n: int, deadline: float | None
+    ) -> list[Held]:
+        """Take up to n deliveries, at least one, which nobody holds yet: a caller that fails must settle them."""
+        state = session.state
+        now = time.monotonic()
+        with session.lock:
+            if session.port.attached is not state.attached:
+                state.on_attached(session.port.attached)
+            helds: list[Held] = []
+            while len(helds) < n and (held := state.take(queue, consumer, now)) is not None:
+                helds.append(held)
+            call = None if helds else state.ask(queue, consumer, n, deadline, now)
+        if call is None:
+            session.flush(may_gather=queue.pace.is_short)
+            return helds
+        try:
+            session.flush()
+            session.hear(call, None if deadline is None else deadline - now + GRACE_S)
+        except BaseException:
+            with session.lock:
+                state.cancel(call)
+            if session.gone is None:
+                session.flush()
+            raise
+        if not call.is_over():
+            with session.lock:
+                if not call.is_over():
+                    state.cancel(call)
+            session.flush()
+        if call.held:
+            return call.held
+        if isinstance(call.reply, Failed):
+            raise from_code(call.reply.code, call.reply.text, call.reply.facts)
+        if state.is_closing:
+            raise session.server_gone()
+        assert call.reply is None or isinstance(call.reply, Granted)
+        raise stdlib_queue.Empty
+
+    # -- settling --------------------------------------------------------------------------------------------------
+
+    def task_done(self) -> None:
+        """The item that this thread got first and has not settled is done; else the process's first; else only count.
+
+        Raises:
+            ValueError: called more often than there were items.
+        """
+        session, queue = self._at()
+        if session.state.refused:
+            self._raise_refused(session)
+        with session.lock:
+            call = session.state.task_done(queue, get_ident(), time.monotonic())
+        if call is None:
+            session.flush(may_gather=queue.pace.is_short)
+        else:
+            session.ask(call)
+
+    def _settle(self, session: ClientSession, held: Held, settlement: Settlement) -> bool:
+        """Settle and wait for the engine's word; whether the lease was lost."""
+        with session.lock:
+            call = session.state.settle_and_hear(held, settlement)
+        if call is None:
+            return False
+        reply = session.ask(call)
+        return isinstance(reply, Settled) and bool(reply.lost) and not held.refused
+
+    def _reject(self, session: ClientSession, held: Held, error: SealBroken) -> None:
+        log.error("message rejected: %s", error)
+        with session.lock:
+            session.state.drop(held)
+            session.state.settle(held, SettleKind.REJECT, reason=str(error))
+        session.flush()
+
+    def _give_back(self, session: ClientSession, held: Held, error: UndecodableBody) -> None:
+        # Another worker may know the class; after max_deliveries the engine makes it a dead letter with this reason.
+        with session.lock:
+            session.state.drop(held)
+            session.state.settle(held, SettleKind.NACK, reason=str(error))
+        session.flush()
+
+    def _raise_refused(self, session: ClientSession) -> None:
+        with session.lock:
+            error = session.state.refused.pop(get_ident(), None)
+        if error is not None:
+            raise error
+
+    # -- the rest of queue.Queue -----------------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """Wait until every item that was put is done: task_done, a receive block, or a step of an iteration for each."""
+        session, _ = self._at()
+        while True:
+            with session.lock:
+                call = session.state.call(Join, self.name, FOREVER)
+            reply = session.ask(call, FOREVER)
+            if isinstance(reply, Count) and reply.n == 0:
+                return
+
+    def _stats(self) -> QueueStats:
+        session, queue = self._at()
+        with session.lock:
+            call = session.state.call(Size, self.name)
+        reply = session.ask(call)
+        assert isinstance(reply, QueueInfo)
+        queue.maxsize = reply.stats.maxsize
+        return reply.stats
+
+    def _ask_maxsize(self) -> int:
+        return self._stats().maxsize
+
+    def qsize(self) -> int:
+        """How many items no get has returned, those included that are delayed or on their way to a consumer."""
+        return _size(self._stats())
+
+    def empty(self) -> bool:
+        """Whether there is nothing to get; may have changed when this returns."""
+        return self.qsize() == 0
+
+    def full(self) -> bool:
+        """Whether a put would wait; may have changed when this returns."""
+        stats = self._stats()
+        return 0 < stats.maxsize <= _size(stats)
+
+    @property
+    def maxsize(self) -> int:
+        """The bound; 0 for none."""
+        return self._ask_maxsize()
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """The broadcast stop: puts raise ShutDown from now on, gets when the queue is empty (at once with immediate)."""
+        session, _ = self._at()
+        with session.lock:
+            call = session.state.call(ShutDownRequest, self.name, immediate)
+        session.ask(call)
+
+
+def _size(stats: QueueStats) -> int:
+    return stats.ready + stats.delayed + stats.unbegun
+
+
+def _wait_s(block: bool, timeout: float | None) -> float:
+    if not block:
+        return 0.0
+    if timeout is None:
+        return FOREVER
+    if timeout < 0:
+        raise ValueError("'timeout' must be a non-negative number")
+    return timeout
+
+
+def _deadline(block: bool, timeout: float | None) -> float | None:
+    if block and timeout is None:
+        return None
+    return time.monotonic() + _wait_s(block, timeout)
+
+
+def _checked(priority: int) -> int:
+    if not MIN_PRIORITY <= priority <= MAX_PRIORITY:
+        raise UsageError(f"priority {priority} is outside {MIN_PRIORITY} to {MAX_PRIORITY}; larger is sooner.")
+    return priority
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:500]

@@ -1,0 +1,267 @@
+"""The threaded shell around ClientState: locks, the engine's port, threads that wait.
+
+Two locks. `lock` guards the state and is held for microseconds, never while anything is sent: an engine in this process
+answers in the sender's thread, and its answer for somebody else takes that client's lock. `_sending` makes requests leave
+in the order in which the state made them (a later seq must not overtake an earlier one): who finds it taken leaves its
+requests in the outbox to the holder, who looks again after letting go.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Hashable, Sequence
+from itertools import count
+
+from manyhands import codec
+from manyhands.client.state import Call, ClientState, Held, QueueState
+from manyhands.engines.base import Engine, Waiter
+from manyhands.errors import ServerGone, ServerUnavailable, from_code
+from manyhands.events import Attach, Closing, Failed, Ping, Reply
+from manyhands.model import SettleKind
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 0.5
+"""The engine ends a wait itself; this much later the client no longer believes that it will."""
+ANSWER_S = 10.0
+"""How long a call without a timeout of its own waits for a server that is silent (as long as connect tries)."""
+GONE_S = 60.0
+"""How long a get without a timeout waits for a server that said goodbye."""
+_CONFIRM_S = 5.0
+
+_SESSION_BYTES = 16
+
+
+class ClientSession:
+    """One session at an engine, used by any number of threads of one process.
+
+    Raises:
+        EngineUnavailable, AuthenticationFailed, ServerUnavailable: as `Engine.attach` does.
+    """
+
+    def __init__(self, engine: Engine, codec_: codec.Codec) -> None:
+        self.codec = codec_
+        self.state = ClientState()
+        self.lock = threading.Lock()
+        self._sending = threading.Lock()
+        self.gone: Exception | None = None
+        """Why the port will never answer again."""
+        self._closing_at = 0.0
+        self.is_closed = False
+        prefix = secrets.token_hex(_SESSION_BYTES)
+        self._ids = count(1)
+        self._id_prefix = prefix[:20] + "-"
+        self.port = engine.attach(Attach(prefix, _session_name()), self._on_replies)
+        self.max_body_bytes = self.port.attached.limits.max_body_bytes
+        self.state.on_attached(self.port.attached)
+
+    def new_id(self) -> str:
+        """A message id like no other."""
+        return f"{self._id_prefix}{next(self._ids):x}"
+
+    # -- out -------------------------------------------------------------------------------------------------------
+
+    def flush(self, *, may_gather: bool = False) -> None:
+        """Send what the state has to say; if another thread is at it, that thread sends ours as well.
+
+        Raises:
+            ServerGone, ServerUnavailable: the port is closed for good.
+        """
+        state, sending = self.state, self._sending
+        while state.has_output and sending.acquire(False):
+            try:
+                with self.lock:
+                    batch = state.drain()
+                if batch:
+                    self.port.send(batch, may_gather=may_gather)
+            except ServerUnavailable as error:
+                self._end(error)
+                raise self.gone or error from error
+            finally:
+                sending.release()
+
+    # -- in --------------------------------------------------------------------------------------------------------
+
+    def _on_replies(self, replies: Sequence[Reply]) -> None:
+        now = time.monotonic()
+        with self.lock:
+            state = self.state
+            state.on_replies(replies, now)
+            woken = state.woken
+            if woken:
+                state.woken = []
+                for call in woken:
+                    waiter = call.waiter
+                    if waiter is not None:
+                        if call.is_over():
+                            call.waiter = None
+                            waiter.set()
+                        else:
+                            waiter.nudge()
+            lost = state.lost
+            if lost:
+                state.lost = []
+        if lost:
+            warn_lost(lost)
+        if state.is_closing and isinstance(replies[-1], Closing):
+            self._closing_at = now
+        if state.has_output:
+            try:
+                self.flush(may_gather=True)
+            except (ServerUnavailable, ServerGone):
+                log.debug("answers to a closed port dropped")
+
+    def _end(self, error: Exception) -> None:
+        """No answer will come any more: tell all who wait."""
+        if self.gone is None:
+            self.gone = error
+            if self.state.is_closing:
+                self.gone = ServerGone(
+                    "The server said goodbye and its queues are closed; what was not acknowledged is with it and comes back "
+                    "with it, so start it again and connect anew."
+                )
+        with self.lock:
+            for call in self.state.waiting():
+                if call.waiter is not None:
+                    call.waiter.nudge()
+
+    # -- waiting ---------------------------------------------------------------------------------------------------
+
+    def hear(self, call: Call, timeout_s: float | None) -> bool:
+        """Wait until the call is over, at most timeout_s; whether it is.
+
+        Without a timeout it waits for ever, but for GONE_S only once the server has said an orderly goodbye.
+
+        Raises:
+            ServerGone, ServerUnavailable: no answer can come any more.
+        """
+        if call.is_over():  # an engine in this process answers before send returns
+            return True
+        own_until = None if timeout_s is None else time.monotonic() + timeout_s
+        waiter = Waiter()
+        with self.lock:
+            if call.is_over():
+                return True
+            call.waiter = waiter
+        while not call.is_over():
+            if self.gone is not None:
+                raise self.gone
+            until = own_until
+            if self.state.is_closing:
+                self._ask_whether_gone()
+                if until is None:
+                    until = self._closing_at + GONE_S
+            left_s = -1.0 if until is None else until - time.monotonic()
+            if until is not None and left_s <= 0:
+                return False
+            self.port.wait(waiter, left_s)
+        return True
+
+    def _ask_whether_gone(self) -> None:
+        # A remote port reconnects; one to an engine of this process says that it is closed.
+        try:
+            self.port.send([Ping(0)])
+        except ServerUnavailable as error:
+            self._end(error)
+
+    def ask(self, call: Call, timeout_s: float = ANSWER_S) -> Reply:
+        """Send a call that the state has made, and its answer.
+
+        Raises:
+            ServerUnavailable: none came in time; whether it was done is not known.
+            The error that a Failed answer stands for.
+        """
+        self.flush()
+        limit_s = None if timeout_s < 0 else max(timeout_s + GRACE_S, ANSWER_S)
+        if not self.hear(call, limit_s) or call.reply is None:
+            if self.state.is_closing:
+                raise self.server_gone()
+            raise ServerUnavailable(
+                f"The server did not answer within {limit_s or GONE_S:.1f} s, so it is not known whether this was done; "
+                "check that it runs and that the network is up, and give a message an id= if it must not be stored twice."
+            )
+        reply = call.reply
+        if isinstance(reply, Failed):
+            raise from_code(reply.code, reply.text, reply.facts)
+        return reply
+
+    def server_gone(self) -> ServerGone:
+        return ServerGone(
+            "The server said goodbye and did not come back in time, so there is nothing more to get; what this program was "
+            "working on is still with the server. Start it again, or end this program."
+        )
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def end_consumer(self, consumer: Hashable, kind: SettleKind, reason: str) -> None:
+        """Settle all implicit leases of a consumer that is gone."""
+        if self.is_closed or self.gone is not None:
+            return
+        with self.lock:
+            self.state.end_consumer(consumer, kind, reason)
+        try:
+            self.flush()
+        except (ServerUnavailable, ServerGone):
+            log.debug("a consumer ended after its server")
+
+    def close(self, kind: SettleKind, reason: str = "") -> None:
+        """End the session: the calling thread's leases end in this way, those of other threads go back uncounted.
+
+        What get has returned to another thread may be half done, and a repeated message is better than a lost one.
+        """
+        if self.is_closed:
+            return
+        own = threading.get_ident()
+        with self.lock:
+            for consumer in self.state.consumers():
+                if consumer == own:
+                    self.state.end_consumer(consumer, kind, reason)
+                else:
+                    self.state.end_consumer(consumer, SettleKind.RELEASE, "its process ended while a thread had it")
+        self._confirm()
+        self.is_closed = True
+        self.gone = self.gone or ServerUnavailable("This client was closed; connect again to go on.")
+        self.port.detach(goodbye=True)
+        self._end(self.gone)
+
+    def _confirm(self) -> None:
+        """Wait, but not for ever, until the engine has what was put and settled without waiting."""
+        until = time.monotonic() + _CONFIRM_S
+        try:
+            self.flush()
+            while self.state.is_unconfirmed and not self.state.is_closing:
+                with self.lock:
+                    call = self.state.call(Ping)  # answered in order, behind everything else
+                self.flush()
+                if not self.hear(call, until - time.monotonic()):
+                    log.warning("ended without the server's word for the last settlements; their messages may come again")
+                    return
+        except (ServerUnavailable, ServerGone):
+            log.debug("ended after the server")
+
+
+def warn_lost(lost: list[Held]) -> None:
+    """Say once for each queue and batch that implicit leases were lost; the work may be done twice, nothing is missing."""
+    held = lost[0]
+    log.warning(
+        "lease lost: message %s on queue %r%s went to another consumer while this one worked on it for %.1f s; it may be "
+        "done twice. Use a longer lease_s, or make the task safe to run twice",
+        held.delivery.message.id,
+        held.queue.name,
+        f" and {len(lost) - 1} more" if len(lost) > 1 else "",
+        time.monotonic() - held.begun_at,
+    )
+
+
+def _session_name() -> str:
+    program = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
+    return f"{socket.gethostname()}:{os.getpid()}:{program}"
+
+
+__all__ = ["ANSWER_S", "GONE_S", "GRACE_S", "ClientSession", "QueueState"]
