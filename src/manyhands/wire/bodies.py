@@ -11,10 +11,10 @@ from typing import Any
 from msgspec.structs import force_setattr, replace
 
 from manyhands.errors import ProtocolError
-from manyhands.events import DeadLetters, Granted, Outcome, Peeked, Put, Settle
+from manyhands.events import Create, DeadLetters, Granted, Outcome, Peeked, Put, Settle
 
 Place = tuple[int, int, int]
-"""Event's index in its batch, item's index in that event's list (0 for an Outcome), number of the body."""
+"""Event's index in its batch, item's index in that event's list (0 for an Outcome or Create), number of the body."""
 
 _Holder = tuple[Any, str]
 
@@ -35,6 +35,10 @@ def _outcome_holders(event: Outcome) -> list[_Holder]:
     return [(event, "value")]
 
 
+def _create_holders(event: Create) -> list[_Holder]:
+    return [(event.arguments, "body")] if event.arguments is not None else []
+
+
 def _dead_holders(event: DeadLetters) -> list[_Holder]:
     return [(letter.message, "body") for letter in event.letters]
 
@@ -44,9 +48,11 @@ _HOLDERS: dict[type, Callable[[Any], list[_Holder]]] = {
     Granted: _granted_holders,
     Settle: _settle_holders,
     Outcome: _outcome_holders,
+    Create: _create_holders,
     Peeked: _put_holders,
     DeadLetters: _dead_holders,
 }
+_RARE = frozenset({Create, Peeked, DeadLetters})
 
 
 def any_over(events: Sequence[Any], limit: int) -> bool:
@@ -68,7 +74,7 @@ def any_over(events: Sequence[Any], limit: int) -> bool:
         elif kind is Outcome:
             if event.value is not None and len(event.value) > limit:
                 return True
-        elif (kind is Peeked or kind is DeadLetters) and any(True for _ in large([event], limit)):
+        elif kind in _RARE and any(True for _ in large([event], limit)):
             return True
     return False
 
@@ -121,6 +127,8 @@ def _without(event: Any, items: set[int]) -> Any:
             return replace(event, value=b"")
         case Put() | Peeked():
             return replace(event, messages=[replace(m, body=b"") if i in items else m for i, m in enumerate(event.messages)])
+        case Create():
+            return replace(event, arguments=replace(event.arguments, body=b""))
         case Settle():
             return replace(
                 event, settlements=[replace(s, result=b"") if i in items else s for i, s in enumerate(event.settlements)]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
-from typing import Any
+from typing import Any, get_args
 
 from manyhands import auth
 from manyhands.errors import PayloadTooLarge, ProtocolError, ServerUnavailable
@@ -25,7 +25,6 @@ from manyhands.events import (
     Attach,
     Attached,
     Begin,
-    Goodbye,
     Granted,
     Lease,
     Outcome,
@@ -55,7 +54,9 @@ SEND_BYTES = 1024 * 1024
 """data_to_send gives about so much at once, so that a heartbeat can pass between the chunks of a large body."""
 
 _PING_RID = 2**62
-_NO_REPLY = frozenset({Withdraw, Begin, Recalled, Goodbye})
+_NO_REPLY = frozenset(kind for kind in get_args(Request) if "rid" not in kind.__struct_fields__)
+_BEFORE_RESENDING = frozenset({Begin, Recalled})
+"""They speak of tokens that a resent Settle may end; the others speak of what is resent, or of the end."""
 
 
 class _State(Enum):
@@ -74,6 +75,7 @@ class ClientWire:
         where: the server's address as people write it, for sentences.
         session: at least 96 random bits as text; whoever knows it is this session.
         attach_name: who is here, for people.
+        held: the lease tokens of a session that was attached before, by another wire; None for a new session.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class ClientWire:
         where: str = "the given address",
         heartbeat_s: float = HEARTBEAT_S,
         max_body_bytes: int = MAX_BODY_BYTES,
+        held: Sequence[int] | None = None,
     ) -> None:
         self.attached: Attached | None = None
         """The engine's newest answer to Attach; None before the first."""
@@ -98,7 +101,8 @@ class ClientWire:
         self._unanswered: dict[int, Request] = {}
         self._queue: list[Any] = []  # not encoded yet
         self._outbox: list[Buffer] = []  # encoded, newest first, not given to the shell yet
-        self._held: set[int] = set()
+        self._held: set[int] = set(held or ())
+        self._is_known = held is not None  # the session was attached before
         self._attempts = 0
         self._lost_at = self._made_at = self._heard_at = self._ticked_at = 0.0
         self._has_sent = False
@@ -283,6 +287,7 @@ class ClientWire:
             raise ProtocolError(f"The server at {self._where} sent Attached twice on one connection.")
         is_return = self.attached is not None
         self.attached = attached
+        self._is_known = True
         self._max_body_bytes = attached.limits.max_body_bytes
         self._encoder.max_body_bytes = self._decoder.max_body_bytes = self._max_body_bytes
         self._heartbeat_s = attached.limits.heartbeat_s
@@ -291,8 +296,9 @@ class ClientWire:
         replies = self._leases_lost(attached) if is_return else []
         if is_return:
             # What was queued meanwhile is in _unanswered too, but for the requests without a reply.
-            early = [request for request in self._queue if type(request) in (Begin, Recalled)]
-            late = [request for request in self._queue if type(request) in (Withdraw, Goodbye)]
+            silent = [request for request in self._queue if type(request) in _NO_REPLY]
+            early = [request for request in silent if type(request) in _BEFORE_RESENDING]
+            late = [request for request in silent if type(request) not in _BEFORE_RESENDING]
             self._queue = early + [self._unanswered[rid] for rid in sorted(self._unanswered)] + late
         return replies
 
@@ -366,7 +372,7 @@ class ClientWire:
                 f"The server at {self._where} could not prove that it has the authkey: it is not the server it claims to be."
             )
         self._state = _State.ATTACHING
-        held = sorted(self._held) if self.attached is not None else None
+        held = sorted(self._held) if self._is_known else None
         self._outbox = self._encoder.encode([Attach(self._session, self._name, held)])
 
     # -- time

@@ -53,6 +53,9 @@ _BUFFER_BYTES = 256 * 1024
 _DIRECT_BYTES = 16 * 1024
 _FLAGS = {BATCH: NAMES_BODIES | IS_BODY, BODY: IS_FIRST, ERROR: 0}
 
+NOT_ENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
+"""What encoding raises for a value that msgpack has no form for: an int over 64 bits, a lone surrogate, a foreign object."""
+
 Buffer = bytes | memoryview
 E_co = TypeVar("E_co", covariant=True)
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
-from typing import Any
 
 import msgspec
 
 from manyhands import auth
-from manyhands.errors import AuthenticationFailed, PayloadTooLarge, ProtocolError
+from manyhands.errors import AuthenticationFailed, ManyhandsError, PayloadTooLarge, ProtocolError
 from manyhands.events import Attach, Attached, Failed, Ping, Reply, Request
 from manyhands.model import MAX_BODY_BYTES
 from manyhands.wire import handshake
-from manyhands.wire.frames import TO_SERVER, Buffer, FrameDecoder, FrameEncoder, error_frame
+from manyhands.wire.frames import NOT_ENCODABLE, TO_SERVER, Buffer, FrameDecoder, FrameEncoder, error_frame
 
 
 class Authenticated(msgspec.Struct, frozen=True):
@@ -108,10 +107,12 @@ class ServerWire:
         """The buffers that carry these replies, for a vectored write."""
         try:
             return self._encoder.encode(replies)
-        except PayloadTooLarge as error:
-            if len(replies) == 1:
-                return self._encoder.encode([_refused(replies[0], error)])
-            return [buffer for reply in replies for buffer in self.encode([reply])]
+        except (PayloadTooLarge, *NOT_ENCODABLE) as error:
+            # One reply must not keep the others from leaving: find it, and say in its place why it cannot be sent.
+            if len(replies) > 1:
+                return [buffer for reply in replies for buffer in self.encode([reply])]
+            code = error.code if isinstance(error, PayloadTooLarge) else ManyhandsError.code
+            return self._encoder.encode([Failed(getattr(replies[0], "rid", 0), code, f"The answer cannot be sent: {error}")])
 
     def goodbye(self, text: str) -> bytes:
         """The last frame before the server itself closes the connection for a reason that the client should log."""
@@ -207,7 +208,3 @@ class ServerWire:
 
     def _fail(self, reason: str) -> None:
         self.failure = handshake.message(handshake.build_failure(reason))
-
-
-def _refused(reply: Any, error: PayloadTooLarge) -> Failed:
-    return Failed(getattr(reply, "rid", 0), error.code, str(error), error.facts)
