@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
 from manyhands.clock import Clock, SystemClock
 from manyhands.engines.base import Sink, Waiter
-from manyhands.engines.sqlite.inbox import Inbox
 from manyhands.engines.sqlite.owner import OwnerLock
 from manyhands.engines.sqlite.store import Store
-from manyhands.engines.sqlite.writer import Attaching, Detaching, Item, Stopping, Writer
-from manyhands.errors import EngineError, EngineUnavailable, ServerUnavailable
+from manyhands.engines.sqlite.writer import Attaching, Detaching, Stopping, Writer
+from manyhands.errors import EngineError, ServerUnavailable, UsageError
 from manyhands.events import Attach, Attached, Request
 from manyhands.model import Durability, Features, Limits
 
@@ -34,8 +34,8 @@ class SqliteEngine:
     def __init__(self, path: str | os.PathLike[str], *, limits: Limits | None = None, clock: Clock | None = None) -> None:
         self._path = Path(path).resolve()  # two names of one file must meet at one lock
         self._limits = limits or Limits()
-        self._pid = os.getpid()
         self._is_closed = False
+        self._is_foreign = False
         self._owner = OwnerLock.take(self._path)
         try:
             store = Store.open(self._path)
@@ -49,6 +49,7 @@ class SqliteEngine:
             raise
         self._durability = Durability("disk", store.durability_text)
         self._writer.start()
+        _engines.add(self)
 
     @property
     def name(self) -> str:
@@ -75,55 +76,62 @@ class SqliteEngine:
         """Open or resume a session; returns when the disk knows of it.
 
         Raises:
-            EngineUnavailable: the engine is closed, its disk failed, or this is a forked child of its process.
+            UsageError: the engine belongs to the process that this one was forked from.
+            ServerUnavailable: it is closed.
+            EngineUnavailable: its disk failed or is full.
         """
-        self._check_usable()
-        port = SqlitePort(self, self._writer.inbox, attach, sink)
+        self._check()
+        port = SqlitePort(self, self._writer, attach, sink)
         port.open()
         return port
 
+    def tick(self) -> None:
+        """Make the engine look at its clock now: for a clock that a test moves by hand."""
+        self._writer.inbox.ring()
+
     def close(self, *, closing_reason: str = "") -> None:
         """Finish the batch in hand, tell every session `Closing`, copy the log into the file, give the file up."""
-        if self._is_closed or self._pid != os.getpid():  # a forked child owns nothing of it
+        if self._is_closed or self._is_foreign:
             return
         self._is_closed = True
         self._writer.inbox.put(Stopping(closing_reason))
         self._writer.join()
         self._owner.release()
 
-    def poke(self) -> None:
-        """Make the engine look at its clock now; for clocks that are moved by hand."""
-        self._writer.inbox.ring()
-
-    def _check_usable(self) -> None:
-        if self._pid != os.getpid():
-            raise EngineUnavailable(
-                f"The store {self._path} belongs to process {self._pid}, of which this is a forked child. Connect to a "
-                "server in that process instead."
+    def _check(self) -> None:
+        if self._is_foreign:
+            raise UsageError(
+                f"the store {self._path} belongs to the process that this one was forked from. Connect to a server in that "
+                "process instead"
             )
         if self._is_closed:
-            raise EngineUnavailable(f"The store {self._path} was closed. Open it again.")
+            raise _closed(self._path)
+
+    def _disown(self) -> None:
+        self._is_foreign = True
 
 
 class SqlitePort:
     """One session's end of the engine."""
 
-    def __init__(self, engine: SqliteEngine, inbox: Inbox[Item], attach: Attach, sink: Sink) -> None:
+    def __init__(self, engine: SqliteEngine, writer: Writer, attach: Attach, sink: Sink) -> None:
         self.session = attach.session
         self.attach = attach
         self.sink = sink
+        self.is_over = False
         self._engine = engine
-        self._put = inbox.put
+        self._writer = writer
+        self._put = writer.inbox.put
         self._opened = Waiter()
         self._attached: Attached | None = None
         self._refusal: EngineError | None = None
-        self._is_closed = False
 
     def open(self) -> None:
         """Attach, and wait until the disk knows of the session."""
         self._put(Attaching(self, self._on_attached, self._on_refused))
-        while not self._opened.block(-1):
-            pass  # a wait may end early
+        while not self._opened.block(1.0):
+            if not self._writer.is_alive:  # it was closed meanwhile
+                raise _closed(self._engine.path)
         if self._refusal is not None:
             raise self._refusal
 
@@ -143,8 +151,9 @@ class SqlitePort:
 
     def send(self, requests: Sequence[Request], *, may_gather: bool = False) -> None:
         """Hand requests to the writer; returns at once. may_gather changes nothing here."""
-        if self._is_closed:
-            raise ServerUnavailable(f"This session's port to {self._engine.path} is closed; nothing was sent. Attach again.")
+        if self.is_over:
+            raise ServerUnavailable(f"session {self.session:.8}… ended here or was taken over by another connection")
+        self._engine._check()
         self._put((self, requests))
 
     def wait(self, waiter: Waiter, timeout_s: float) -> bool:
@@ -153,6 +162,22 @@ class SqlitePort:
 
     def detach(self, *, goodbye: bool = True) -> None:
         """End the session for good, or as if its connection had been cut."""
-        if not self._is_closed:
-            self._is_closed = True
+        if not self.is_over:
+            self.is_over = True
             self._put(Detaching(self, goodbye))
+
+
+def _closed(path: Path) -> ServerUnavailable:
+    return ServerUnavailable(f"the store {path} was closed in this process, so it takes no more requests; open it again")
+
+
+_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for engine in list(_engines):
+        engine._disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)

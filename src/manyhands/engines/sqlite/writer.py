@@ -46,6 +46,8 @@ class Listener(Protocol):
     session: str
     attach: Attach
     sink: Sink
+    is_over: bool
+    """It ended, or another port has its session."""
 
 
 @dataclass
@@ -111,6 +113,11 @@ class Writer:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether anybody will look into the inbox again."""
+        return self._thread.is_alive()
+
     # -- one turn after the other -------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -163,6 +170,9 @@ class Writer:
 
     def _attach(self, item: Attaching, batch: _Batch, now: Now) -> None:
         listener = item.listener
+        before = self._listeners.get(listener.session)
+        if before is not None:
+            before.is_over = True
         self._listeners[listener.session] = listener
         is_resumed, lost = self._core.attach(listener.attach, now)
         batch.attached.append((item, is_resumed, lost))
