@@ -241,10 +241,13 @@ def _unproduced(state: State, cause: Entry, messages: list[Message]) -> list[Mes
 
 def _add_one(state: State, queue: Queue, message: Message, now: Now) -> int:
     options = message.options
-    if options is not None and options.dedupe:
-        if message.id in state.known:
-            return 0
-        state.known[message.id] = 0.0
+    if options is not None:
+        if 0 < options.expires_at <= now.wall:
+            return 0  # its time was over before it came
+        if options.dedupe:
+            if message.id in state.known:
+                return 0
+            state.known[message.id] = 0.0
     if message.kind:
         state.calls[message.id] = queue.name
     if state.changes is None and message.due_at <= now.wall and (options is None or not options.expires_at):
