@@ -1,0 +1,254 @@
+"""`BaseManager`: the class that master and worker programs derive their own manager from."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from multiprocessing import process, util
+from types import TracebackType
+from typing import Any, Self
+
+from manyhands.auth import Keyring
+from manyhands.errors import UnsupportedFeature, UsageError
+from manyhands.managers.master import Master
+from manyhands.managers.proxies import QueueProxy
+from manyhands.managers.registry import Entry, check_registration, names_of
+from manyhands.managers.responsiveness import SWITCH_INTERVAL_S
+from manyhands.managers.worker import MasterLink
+
+_EXAMPLE = "write it like ('', 5000) on the master and ('192.0.2.7', 5000) on a worker"
+
+
+class BaseManager:
+    """Drop-in for `multiprocessing.managers.BaseManager`, for callables that return a `queue.Queue`.
+
+    On the master, `start()` serves from a thread of this process until `shutdown()` or the end of the program. The queue is
+    really here: lambdas may be registered, no `__main__` guard is needed, and the registered object may be used like its
+    proxy. A worker calls `connect()`.
+
+    Args:
+        address: (host, port); '' as host means every interface, port 0 any free one; None is a free port on loopback.
+        authkey: the same str or bytes on both sides; None is the current process's key, which its children share.
+        serializer: 'pickle', the only one.
+        ctx: taken for the standard library's sake; there is no child process to start.
+        shutdown_timeout: likewise.
+        store: where the queues live: "memory://", or "sqlite:///jobs.db" to outlive the master.
+        switch_interval_s: how often Python switches threads while this manager serves, so that a computing master still
+            answers its workers; None leaves the interpreter's setting alone.
+
+    Raises:
+        UsageError: the key is empty or of another type, or the address is no (host, port).
+    """
+
+    _registry: dict[str, Entry] = {}  # noqa: RUF012 - each subclass copies it at its first register(), as in the standard library
+
+    def __init__(
+        self,
+        address: tuple[str, int] | None = None,
+        authkey: str | bytes | None = None,
+        serializer: str = "pickle",
+        ctx: object = None,
+        *,
+        shutdown_timeout: float = 1.0,
+        store: str = "memory://",
+        switch_interval_s: float | None = SWITCH_INTERVAL_S,
+    ) -> None:
+        if serializer != "pickle":
+            raise UnsupportedFeature(
+                f"serializer={serializer!r} is not supported; leave it out: items are pickled and signed."
+            )
+        self._host, self._port = _checked_address(address)
+        self._keyring = Keyring(process.current_process().authkey if authkey is None else authkey)
+        self._store = store
+        self._switch_interval_s = switch_interval_s
+        self._master: Master | None = None
+        self._link: MasterLink | None = None
+        self._finalizer: Callable[[], object] | None = None
+        self._is_over = threading.Event()
+
+    # -- the standard library's interface
+
+    @classmethod
+    def register(
+        cls,
+        typeid: str,
+        callable: Callable[..., Any] | None = None,  # noqa: A002 - the standard library's name
+        proxytype: object = None,
+        exposed: object = None,
+        method_to_typeid: object = None,
+        create_method: bool = True,
+    ) -> None:
+        """Offer (with a callable, on the master) or name (without one, in a worker) something under a typeid.
+
+        What is registered after start() is offered too.
+
+        Raises:
+            UsageError: the typeid is no name, or `callable` is the queue itself and not something that returns it.
+            UnsupportedFeature: proxytype, exposed or method_to_typeid was given.
+        """
+        entry = check_registration(typeid, callable, proxytype=proxytype, exposed=exposed, method_to_typeid=method_to_typeid)
+        if "_registry" not in cls.__dict__:
+            cls._registry = cls._registry.copy()
+        cls._registry[typeid] = entry
+        if create_method:
+
+            def create(self: BaseManager, /, *args: Any, **kwds: Any) -> QueueProxy:
+                return self._create(typeid, args, kwds)
+
+            create.__name__ = typeid
+            create.__doc__ = f"A proxy of the queue that the master offers as {typeid!r}."
+            setattr(cls, typeid, create)
+
+    def start(self, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()) -> None:
+        """Serve from a thread of this process until shutdown().
+
+        Args:
+            initializer: called here, in the calling thread, before anybody is served.
+            initargs: its arguments.
+
+        Raises:
+            AddressInUse: another program has the port; the sentence names it.
+            multiprocessing.ProcessError: it was started, connected or shut down before.
+            TypeError: the initializer cannot be called.
+        """
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        master = self._bind()
+        try:
+            if initializer is not None:
+                initializer(*initargs)
+            master.start()
+        except BaseException:
+            self._end()
+            raise
+
+    def get_server(self) -> Server:
+        """Bind now, and serve in the calling thread with `get_server().serve_forever()`."""
+        return Server(self, self._bind())
+
+    def connect(self) -> None:
+        """Connect to the master, trying again for 10 s while nothing answers there.
+
+        Raises:
+            ServerUnavailable: nobody answered in that time; the sentence says what to check.
+            AuthenticationFailed: the master has another key.
+            multiprocessing.ProcessError: it was started, connected or shut down before.
+        """
+        self._check_unused("connect")
+        host = "127.0.0.1" if self._host in ("", "0.0.0.0") else self._host
+        self._link = MasterLink(host, self._port, self._keyring)
+
+    def shutdown(self) -> None:
+        """On the master: tell every worker, and stop. In a worker: leave the master. Idempotent."""
+        self._end()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until this manager was shut down, at most timeout seconds."""
+        self._is_over.wait(timeout)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where the master listens; on the master the real port, once it serves."""
+        if self._master is not None:
+            return (self._host or "0.0.0.0", self._master.port)
+        return (self._host, self._port)
+
+    def __enter__(self) -> Self:
+        if self._master is None and self._link is None:
+            self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.shutdown()
+
+    def __getattr__(self, name: str) -> Any:
+        names = ", ".join(names_of(type(self)._registry)) or "nothing"
+        raise AttributeError(
+            f"{type(self).__name__!r} has no attribute {name!r}; registered here: {names}. "
+            f"Call {type(self).__name__}.register({name!r}) first, with the name that the master uses.",
+            name=name,
+            obj=self,
+        )
+
+    def __reduce__(self) -> Any:
+        raise UsageError(
+            "A manager cannot be sent to another process; send its address and let that process connect() with the same "
+            "authkey, or send a proxy as an argument of a Process."
+        )
+
+    # -- inside
+
+    def _bind(self) -> Master:
+        self._check_unused("start")
+        kind = type(self)
+        master = Master(
+            host=self._host,
+            port=self._port,
+            keyring=self._keyring,
+            store=self._store,
+            entries=lambda: kind._registry,
+            switch_interval_s=self._switch_interval_s,
+        )
+        self._master = master
+        # At exit, not when the manager is collected: a collector runs in any thread and inside any lock.
+        self._finalizer = util.Finalize(None, master.stop, exitpriority=0)
+        return master
+
+    def _check_unused(self, what: str) -> None:
+        if self._is_over.is_set():
+            raise multiprocessing.ProcessError(f"{what}() comes after shutdown(); make a new {type(self).__name__}.")
+        if self._master is not None:
+            raise multiprocessing.ProcessError(f"{what}() comes second: this manager already serves at {self.address}.")
+        if self._link is not None:
+            raise multiprocessing.ProcessError(f"{what}() comes second: this manager is connected to {self.address}.")
+
+    def _create(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> QueueProxy:
+        if self._is_over.is_set():
+            raise UsageError(f"{typeid}() was called after shutdown(), when nothing is served any more.")
+        if self._master is not None:
+            return self._master.proxy(typeid, args, kwds)
+        if self._link is not None:
+            return self._link.proxy(typeid, args, kwds)
+        raise UsageError(f"{typeid}() was called too early; call start() on the master or connect() in a worker first.")
+
+    def _end(self) -> None:
+        finalizer, self._finalizer = self._finalizer, None
+        if finalizer is not None:
+            finalizer()
+        if self._link is not None:
+            self._link.close()
+        self._is_over.set()
+
+
+class Server:
+    """What `get_server()` returns: a bound manager, to be served in the calling thread."""
+
+    def __init__(self, manager: BaseManager, master: Master) -> None:
+        self._manager = manager
+        self._master = master
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        return self._manager.address
+
+    def serve_forever(self) -> None:
+        """Serve until Ctrl-C, SIGTERM or shutdown() from another thread; then stop in good order and return."""
+        try:
+            self._master.run()
+        finally:
+            self._manager.shutdown()
+
+
+def _checked_address(address: object) -> tuple[str, int]:
+    match address:
+        case None:
+            return ("127.0.0.1", 0)
+        case (str(host), int(port)) if 0 <= port <= 65535:
+            return (host, port)
+        case str():
+            raise UnsupportedFeature(
+                f"address={address!r}: Unix sockets, pipes and engine URLs are not in this version of manyhands; {_EXAMPLE}."
+            )
+    raise UsageError(f"address={address!r} is no (host, port); {_EXAMPLE}.")

@@ -1,0 +1,127 @@
+"""Everything that runs in a serving master, from binding to shutdown.
+
+    workers ──TCP──> SocketServer ──> Gate ──> engine <── the master's own Client <── proxies, rerouted queue objects
+                                       │ Create
+                                       v
+                                     Offers ──> the program's callables
+
+Stopping goes from the outside in: workers are told and their connections closed, the master's own session ends, the engine
+closes, and only then do the program's queue objects get their own methods back, so that no thread of the program finds an
+empty queue where the engine's was a moment ago.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from manyhands.address import Address
+from manyhands.auth import Keyring
+from manyhands.client.client import Client
+from manyhands.engines.opening import open_engine
+from manyhands.engines.remote import RemoteEngine
+from manyhands.managers.gate import Gate
+from manyhands.managers.offers import Offers
+from manyhands.managers.proxies import QueueProxy
+from manyhands.managers.registry import Entry
+from manyhands.managers.responsiveness import QuickSwitching
+from manyhands.model import Message
+from manyhands.server.listener import SocketServer
+
+_log = logging.getLogger(__name__)
+
+_SHORT_KEY_BYTES = 16
+_OWN_SESSION = ""
+"""Stands for the master itself among those who asked for a queue."""
+
+
+class Master:
+    """A bound master; it serves from start() or run() to stop().
+
+    Raises:
+        AddressInUse: another program has the port.
+        EngineBusy, EngineCorrupt: the store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        keyring: Keyring,
+        store: str,
+        entries: Callable[[], dict[str, Entry]],
+        switch_interval_s: float | None,
+    ) -> None:
+        self._engine = open_engine(store)
+        gate = Gate(self._engine, self._answer, self._drop, self._end_session)
+        try:
+            # The drop-in listens where the program says, as the standard library does: its workers are on other machines.
+            self._server = SocketServer(gate, host=host, port=port, keyring=keyring, is_insecure=True)
+            address = self._server.address
+            self._client = Client(self._engine, keyring, url=self._server.url, reopen=lambda: RemoteEngine(address, keyring))
+        except BaseException:
+            gate.close()
+            raise
+        self._offers = Offers(entries, self._open, is_durable=self._engine.features.survives_restart)
+        self._gate = gate
+        self._switching = None if switch_interval_s is None else QuickSwitching(switch_interval_s)
+        if len(keyring.raw) < _SHORT_KEY_BYTES and (not host or not Address(host, port).is_loopback):
+            _log.info(
+                "The authkey has only %d bytes and the master listens on the network at port %d: whoever guesses the key "
+                "can run code here. Use 16 random characters or more.",
+                len(keyring.raw),
+                self.port,
+            )
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._server.address.port
+
+    def start(self) -> None:
+        """Serve from a thread."""
+        if self._switching is not None:
+            self._switching.begin()
+        self._server.start()
+
+    def run(self) -> None:
+        """Serve in this thread, until a signal or stop()."""
+        self._server.run()
+
+    def stop(self) -> None:
+        """Tell every worker, close everything, put back what was changed. Idempotent."""
+        self._server.stop("The master has shut down.")
+        self._client.close()
+        self._gate.close(closing_reason="The master has shut down.")
+        self._offers.restore()
+        if self._switching is not None:
+            self._switching.end()
+
+    def proxy(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> QueueProxy:
+        """The queue that the callable of typeid stands for. Raises as `Offers.create` does."""
+        proxy = QueueProxy(self._client, self._offers.create(_OWN_SESSION, typeid, args, kwds))
+        proxy.when_dropped(self._drop_later)
+        return proxy
+
+    def _drop_later(self, name: str) -> None:
+        # A collector calls this, in any thread and inside any lock; the gate's thread does the work.
+        self._gate.drop(name, _OWN_SESSION)
+
+    # -- for workers, in the gate's thread
+
+    def _answer(self, session: str, typeid: str, arguments: Message | None) -> str:
+        args, kwds = ((), {}) if arguments is None else self._client.open().codec.open_message(typeid, arguments)
+        return self._offers.create(session, typeid, args, kwds)
+
+    def _drop(self, name: str, session: str) -> None:
+        self._offers.drop(name, session)
+
+    def _end_session(self, session: str) -> None:
+        self._offers.end_session(session)
+
+    def _open(self, name: str, maxsize: int) -> QueueProxy:
+        """The engine's queue of that name and bound, as the program's own queue objects use it."""
+        self._client.queue(name, maxsize)
+        return QueueProxy(self._client, name)
