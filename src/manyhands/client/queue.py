@@ -114,7 +114,7 @@ class Queue:
                 )
                 with session.lock:
                     state.put_under(held, queue, message)
-                session.flush(may_gather=held.queue.pace.is_short)
+                self._flush(session, held.queue, time.monotonic())
                 return
         message_id = id or session.new_id()
         seal = codec.seal(self.name, message_id, encoding, body)
@@ -243,11 +243,22 @@ class Queue:
 
     def _next(self, block: bool, timeout: float | None, *, is_iterated: bool) -> Any:
         session, queue = self._at()
-        deadline = _deadline(block, timeout)
+        state = session.state
+        if state.refused:
+            self._raise_refused(session)
+        if session.port.attached is not state.attached:
+            session.reattached()
         consumer = get_ident()
+        now = time.monotonic()
+        deadline = None if block and timeout is None else now + _wait_s(block, timeout)
         while True:
-            held = self._take(session, queue, consumer, 1, deadline)[0]
-            held.is_iterated = is_iterated
+            with session.lock:
+                held = state.next(queue, consumer, now, is_iterated)
+            if held is not None:
+                self._flush(session, queue, now)
+            else:
+                held = self._take(session, queue, consumer, 1, deadline)[0]
+                held.is_iterated = is_iterated
             try:
                 return session.codec.open_message(self.name, held.delivery.message)
             except SealBroken as error:
@@ -277,15 +288,15 @@ class Queue:
         """Take up to n deliveries, at least one, which nobody holds yet: a caller that fails must settle them."""
         state = session.state
         now = time.monotonic()
+        if session.port.attached is not state.attached:
+            session.reattached()
         with session.lock:
-            if session.port.attached is not state.attached:
-                state.on_attached(session.port.attached)
             helds: list[Held] = []
             while len(helds) < n and (held := state.take(queue, consumer, now)) is not None:
                 helds.append(held)
             call = None if helds else state.ask(queue, consumer, n, deadline, now)
         if call is None:
-            session.flush(may_gather=queue.pace.is_short)
+            self._flush(session, queue, now)
             return helds
         try:
             session.flush()
@@ -310,6 +321,13 @@ class Queue:
         assert call.reply is None or isinstance(call.reply, Granted)
         raise stdlib_queue.Empty
 
+    def _flush(self, session: ClientSession, queue: QueueState, now: float) -> None:
+        """Send what there is, before the caller begins its next task; if those are short, with the next few."""
+        if queue.pace.is_short:
+            session.flush_soon(now)
+        else:
+            session.flush()
+
     # -- settling --------------------------------------------------------------------------------------------------
 
     def task_done(self) -> None:
@@ -324,7 +342,7 @@ class Queue:
         with session.lock:
             call = session.state.task_done(queue, get_ident(), time.monotonic())
         if call is None:
-            session.flush(may_gather=queue.pace.is_short)
+            self._flush(session, queue, time.monotonic())
         else:
             session.ask(call)
 

@@ -19,6 +19,7 @@ from collections.abc import Hashable, Sequence
 from itertools import count
 
 from manyhands import codec
+from manyhands.client.flusher import Flusher
 from manyhands.client.state import Call, ClientState, Held, QueueState
 from manyhands.engines.base import Engine, Waiter
 from manyhands.errors import ServerGone, ServerUnavailable, from_code
@@ -34,6 +35,8 @@ ANSWER_S = 10.0
 GONE_S = 60.0
 """How long a get without a timeout waits for a server that said goodbye."""
 _CONFIRM_S = 5.0
+_GATHER_AT_MOST = 64
+_GATHER_S = 0.001
 
 _SESSION_BYTES = 16
 
@@ -54,6 +57,8 @@ class ClientSession:
         """Why the port will never answer again."""
         self._closing_at = 0.0
         self.is_closed = False
+        self._flusher = Flusher(self._flush_left)
+        self._left_at = 0.0
         prefix = secrets.token_hex(_SESSION_BYTES)
         self._ids = count(1)
         self._id_prefix = prefix[:20] + "-"
@@ -64,6 +69,11 @@ class ClientSession:
     def new_id(self) -> str:
         """A message id like no other."""
         return f"{self._id_prefix}{next(self._ids):x}"
+
+    def reattached(self) -> None:
+        """The port was connected anew since the state last looked."""
+        with self.lock:
+            self.state.on_attached(self.port.attached)
 
     # -- out -------------------------------------------------------------------------------------------------------
 
@@ -78,6 +88,7 @@ class ClientSession:
             try:
                 with self.lock:
                     batch = state.drain()
+                    self._left_at = 0.0
                 if batch:
                     self.port.send(batch, may_gather=may_gather)
             except ServerUnavailable as error:
@@ -86,13 +97,33 @@ class ClientSession:
             finally:
                 sending.release()
 
+    def flush_soon(self, now: float) -> None:
+        """Leave what there is to gather with what comes within about a millisecond: the consumer's tasks are short.
+
+        Raises:
+            ServerGone, ServerUnavailable: the port is closed for good.
+        """
+        if not self._left_at:
+            self._left_at = now
+            self._flusher.arm()
+        elif now - self._left_at > _GATHER_S or self.state.n_left >= _GATHER_AT_MOST:
+            self.flush(may_gather=True)
+
+    def _flush_left(self) -> None:
+        try:
+            self.flush()
+        except (ServerUnavailable, ServerGone):
+            log.debug("what was left for a closed port was dropped")
+
     # -- in --------------------------------------------------------------------------------------------------------
 
     def _on_replies(self, replies: Sequence[Reply]) -> None:
         now = time.monotonic()
         with self.lock:
             state = self.state
+            n_left = state.n_left
             state.on_replies(replies, now)
+            has_answer = state.n_left > n_left
             woken = state.woken
             if woken:
                 state.woken = []
@@ -111,7 +142,7 @@ class ClientSession:
             warn_lost(lost)
         if state.is_closing and isinstance(replies[-1], Closing):
             self._closing_at = now
-        if state.has_output:
+        if has_answer:  # a recall's, or a get that is served by another thread's delivery
             try:
                 self.flush(may_gather=True)
             except (ServerUnavailable, ServerGone):
@@ -226,6 +257,7 @@ class ClientSession:
                     self.state.end_consumer(consumer, SettleKind.RELEASE, "its process ended while a thread had it")
         self._confirm()
         self.is_closed = True
+        self._flusher.stop()
         self.gone = self.gone or ServerUnavailable("This client was closed; connect again to go on.")
         self.port.detach(goodbye=True)
         self._end(self.gone)

@@ -312,6 +312,15 @@ class ClientState:
             helds.append(held)
         self.current[consumer] = held
 
+    def next(self, queue: QueueState, consumer: Hashable, now: float, is_iterated: bool) -> Held | None:
+        """A whole get, where something is prefetched; else only its beginning, and None."""
+        self.finish_previous(queue, consumer, now)
+        held = self.take(queue, consumer, now)
+        if held is not None:
+            held.is_iterated = is_iterated
+            self.hold(held)
+        return held
+
     def ask(self, queue: QueueState, consumer: Hashable, n: int, deadline: float | None, now: float) -> Call:
         """Ask for up to n deliveries; the call is over when one is there, or its timeout."""
         call = Call()
@@ -413,6 +422,11 @@ class ClientState:
     @property
     def has_output(self) -> bool:
         return bool(self.outbox or self._settlements or self._begun)
+
+    @property
+    def n_left(self) -> int:
+        """About how much a drain would send."""
+        return len(self.outbox) + len(self._settlements)
 
     @property
     def is_unconfirmed(self) -> bool:

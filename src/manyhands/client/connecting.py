@@ -1,0 +1,58 @@
+"""From an address to a client."""
+
+from __future__ import annotations
+
+import secrets
+
+from manyhands.address import STORE_SCHEMES, parse_address, scheme_of
+from manyhands.auth import Keyring
+from manyhands.client.client import Client
+from manyhands.engines.base import Engine
+from manyhands.engines.opening import open_engine
+from manyhands.engines.remote.engine import CONNECT_TIMEOUT_S, RemoteEngine
+from manyhands.errors import UsageError
+from manyhands.settings import find_key, find_url
+
+
+def connect(url: str | None = None, authkey: str | bytes | None = None, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Client:
+    """Connect to a server, or open a store in this process.
+
+    Args:
+        url: `tcp://host:port`; else MANYHANDS_URL, else tcp://127.0.0.1:5959. A store's URL (`sqlite:///jobs.db`, `memory://`)
+            opens that store here, without a server.
+        authkey: the server's key; else MANYHANDS_AUTHKEY, else on loopback this user's kept key. For a store file: the key that
+            signs what is put there, and it must be given.
+        timeout_s: how long to go on trying while nobody answers; a worker may be started before its server.
+
+    Raises:
+        UsageError: the address or the key cannot be used; the sentence says why.
+        ServerUnavailable: nobody answered in time.
+        AuthenticationFailed: the server has another key.
+        EngineBusy, EngineCorrupt, EngineUnavailable: the store cannot be opened.
+    """
+    url = find_url(url)
+    scheme = scheme_of(url)
+    if scheme in STORE_SCHEMES:
+        # What is in memory nobody else can write, so any key does.
+        keyring = (
+            Keyring(secrets.token_bytes(32))
+            if scheme == "memory"
+            else find_key(authkey, is_loopback=False, what=url).keyring
+        )
+        return _own(open_engine(url), keyring)
+    address = parse_address(url)
+    if address.is_any:
+        raise UsageError(
+            f"{url} means every interface of the server and cannot be dialled; use the server's name or address."
+        )
+    keyring = find_key(authkey, is_loopback=address.is_loopback, what=url).keyring
+    return _own(RemoteEngine(address.url, keyring, connect_timeout_s=timeout_s), keyring, address.url)
+
+
+def _own(engine: Engine, keyring: Keyring, url: str = "") -> Client:
+    """A client that closes its engine, also when it cannot even attach."""
+    try:
+        return Client(engine, keyring, url=url, owns_engine=True)
+    except BaseException:
+        engine.close()
+        raise
