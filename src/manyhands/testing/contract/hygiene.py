@@ -17,7 +17,6 @@ BAD_REQUESTS: dict[str, events.Request] = {
     "priority below -9": events.Put(0, "q", 1, 0, [message(priority=-10)]),
     "no deliveries allowed": events.Put(0, "q", 1, 0, [message(max_deliveries=0)]),
     "a queue without a name": events.Put(0, "", 1, 0, [message()]),
-    "a negative bound": events.Declare(0, "q", -1),
     "a lease of nothing": events.Lease(0, "q", 0),
     "an unknown kind of settlement": events.Settle(0, 1, 0, [model.Settlement(1, 17)]),
     "a negative task_done": events.TaskDone(0, 1, 0, "q", -1),
