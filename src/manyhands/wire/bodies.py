@@ -128,7 +128,7 @@ def _without(event: Any, items: set[int]) -> Any:
         case Put() | Peeked():
             return replace(event, messages=[replace(m, body=b"") if i in items else m for i, m in enumerate(event.messages)])
         case Create():
-            return replace(event, arguments=replace(event.arguments, body=b""))
+            return replace(event, arguments=replace(event.arguments, body=b"")) if event.arguments is not None else event
         case Settle():
             return replace(
                 event, settlements=[replace(s, result=b"") if i in items else s for i, s in enumerate(event.settlements)]

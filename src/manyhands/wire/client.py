@@ -20,11 +20,12 @@ from enum import Enum, auto
 from typing import Any, get_args
 
 from manyhands import auth
-from manyhands.errors import PayloadTooLarge, ProtocolError, ServerUnavailable
+from manyhands.errors import PayloadTooLarge, ProtocolError, ServerUnavailable, UsageError
 from manyhands.events import (
     Attach,
     Attached,
     Begin,
+    Failed,
     Granted,
     Lease,
     Outcome,
@@ -42,7 +43,7 @@ from manyhands.model import HEARTBEAT_S, MAX_BODY_BYTES
 from manyhands.retry import backoff_s
 from manyhands.wire import handshake
 from manyhands.wire.bodies import large
-from manyhands.wire.frames import TO_CLIENT, Buffer, FrameDecoder, FrameEncoder
+from manyhands.wire.frames import NOT_ENCODABLE, TO_CLIENT, Buffer, FrameDecoder, FrameEncoder
 
 HANDSHAKE_S = 5.0
 """A server that has not welcomed us by then is none of ours."""
@@ -101,6 +102,7 @@ class ClientWire:
         self._unanswered: dict[int, Request] = {}
         self._queue: list[Any] = []  # not encoded yet
         self._outbox: list[Buffer] = []  # encoded, newest first, not given to the shell yet
+        self._refused: list[Reply] = []  # to requests that could not be encoded; leave with the next send or received
         self._held: set[int] = set(held or ())
         self._is_known = held is not None  # the session was attached before
         self._attempts = 0
@@ -181,7 +183,7 @@ class ClientWire:
                 size_bytes=len(body),
                 limit_bytes=self._max_body_bytes,
             )
-        local: list[Reply] = []
+        local, self._refused = self._refused, []
         for request in requests:
             kind = type(request)
             if kind not in _NO_REPLY:
@@ -218,11 +220,24 @@ class ClientWire:
             return []
         queue, self._queue = self._queue, []
         self._has_sent = True
-        buffers = self._encoder.encode(queue)
+        buffers = self._encode(queue)
         if len(buffers) <= 2:
             return buffers
         self._outbox = buffers[::-1]
         return self._next_portion()
+
+    def _encode(self, requests: list[Any]) -> list[Buffer]:
+        try:
+            return self._encoder.encode(requests)
+        except (PayloadTooLarge, *NOT_ENCODABLE) as error:
+            # One request must not keep the others from leaving, nor be tried for ever: it is answered here.
+            if len(requests) > 1:
+                return [buffer for request in requests for buffer in self._encode([request])]
+            rid = getattr(requests[0], "rid", 0)
+            if self._unanswered.pop(rid, None) is not None:
+                code = error.code if isinstance(error, PayloadTooLarge) else UsageError.code
+                self._refused.append(Failed(rid, code, f"The request cannot be sent: {error}"))
+            return []
 
     def _next_portion(self) -> list[Buffer]:
         outbox = self._outbox
@@ -256,7 +271,11 @@ class ClientWire:
         """
         self._heard_at = now
         if self._reader is None:
-            return self._noted(self._decoder.buffer_updated(n))
+            replies = self._noted(self._decoder.buffer_updated(n))
+            if self._refused:
+                replies += self._refused
+                self._refused = []
+            return replies
         self._reader.buffer_updated(n)
         return self._shake_hands(self._reader)
 
@@ -285,7 +304,7 @@ class ClientWire:
     def _on_attached(self, attached: Attached) -> list[Reply]:
         if self._state is not _State.ATTACHING:
             raise ProtocolError(f"The server at {self._where} sent Attached twice on one connection.")
-        is_return = self.attached is not None
+        is_return = self._is_known
         self.attached = attached
         self._is_known = True
         self._max_body_bytes = attached.limits.max_body_bytes
