@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
+from manyhands._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from manyhands import aio as aio

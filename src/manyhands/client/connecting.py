@@ -20,8 +20,8 @@ def connect(url: str | None = None, authkey: str | bytes | None = None, *, timeo
     Args:
         url: `tcp://host:port`; else MANYHANDS_URL, else tcp://127.0.0.1:5959. A store's URL (`sqlite:///jobs.db`, `memory://`)
             opens that store here, without a server.
-        authkey: the server's key; else MANYHANDS_AUTHKEY, else on loopback this user's kept key. For a store file: the key that
-            signs what is put there, and it must be given.
+        authkey: the server's key; else MANYHANDS_AUTHKEY, else on loopback this user's kept key. A store's file
+            needs one that is given, since it signs what others will read.
         timeout_s: how long to go on trying while nobody answers; a worker may be started before its server.
 
     Raises:
@@ -35,7 +35,7 @@ def connect(url: str | None = None, authkey: str | bytes | None = None, *, timeo
     if scheme in STORE_SCHEMES:
         # What is in memory nobody else can write, so any key does.
         keyring = (
-            Keyring(secrets.token_bytes(32))
+            Keyring(authkey or secrets.token_bytes(32))
             if scheme == "memory"
             else find_key(authkey, is_loopback=False, what=url).keyring
         )

@@ -1,7 +1,8 @@
-"""Which key to use: the caller's, the environment's, or on loopback one made on first use and kept for the user.
+"""What the caller did not say: which server, and which key.
 
-The kept key lets programs of one user on one machine find each other with nothing configured, while other users of that
-machine stay out: its file can be read by its owner only.
+The key is the caller's, else the environment's, else on loopback one made on first use and kept for the user. The kept key
+lets programs of one user on one machine find each other with nothing configured, while other users of that machine stay
+out: its file can be read by its owner only.
 """
 
 from __future__ import annotations
@@ -13,45 +14,35 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from manyhands.address import DEFAULT_URL
+from manyhands.auth import Keyring
 from manyhands.errors import UsageError
 
+URL_VARIABLE = "MANYHANDS_URL"
 KEY_VARIABLE = "MANYHANDS_AUTHKEY"
 GENERATED_BYTES = 32
 SHORT_BYTES = 16
 """A shorter key can be guessed by someone who recorded a handshake; said where a server is reachable from the network."""
 
 
-class Key(NamedTuple):
-    """A key and where it came from, so that people can be told without being shown it."""
+class FoundKey(NamedTuple):
+    """The keyring to use and where its key came from, so that people can be told without being shown it."""
 
-    value: bytes
+    keyring: Keyring
     source: str
+    """"argument", "MANYHANDS_AUTHKEY" or the path of the kept key's file."""
 
     @property
     def is_short(self) -> bool:
-        return len(self.value) < SHORT_BYTES
-
-    def __repr__(self) -> str:  # never the key itself: this ends up in logs and tracebacks
-        return f"Key(<{len(self.value)} bytes>, source={self.source!r})"
+        return len(self.keyring.raw) < SHORT_BYTES
 
 
-def as_key(authkey: object) -> bytes:
-    """The key's bytes, from the str or bytes that a user gave.
-
-    Raises:
-        UsageError: it is empty, which would let everybody in, or of another type (the standard library takes 123 to mean 123
-            zero bytes).
-    """
-    if isinstance(authkey, str):
-        authkey = authkey.encode()
-    if not isinstance(authkey, bytes | bytearray):
-        raise UsageError(f"authkey must be str or bytes, not {type(authkey).__name__}.")
-    if not authkey:
-        raise UsageError("authkey is empty, which would let anybody in; give at least 16 random characters.")
-    return bytes(authkey)
+def find_url(url: str | None) -> str:
+    """The address to connect to: the argument, else MANYHANDS_URL, else this machine's default."""
+    return DEFAULT_URL if (found := url if url is not None else os.environ.get(URL_VARIABLE)) is None else found
 
 
-def find_key(authkey: object = None, *, is_loopback: bool, what: str) -> Key:
+def find_key(authkey: str | bytes | None, *, is_loopback: bool, what: str) -> FoundKey:
     """The key for an address: the argument, else MANYHANDS_AUTHKEY, else on loopback the user's own kept key.
 
     Args:
@@ -63,18 +54,16 @@ def find_key(authkey: object = None, *, is_loopback: bool, what: str) -> Key:
         UsageError: there is no key and `what` is not on loopback, or the key found cannot be used.
     """
     if authkey is not None:
-        return Key(as_key(authkey), "argument")
+        return FoundKey(Keyring(authkey), "argument")
     named = os.environ.get(KEY_VARIABLE)
     if named is not None:
         if not named:
             raise UsageError(f"{KEY_VARIABLE} is set but empty, which would let anybody in; set a key or unset it.")
-        return Key(as_key(named), KEY_VARIABLE)
+        return FoundKey(Keyring(named), KEY_VARIABLE)
     if not is_loopback:
-        raise UsageError(
-            f"{what} needs a key and none was given; pass authkey= or set {KEY_VARIABLE}, the same on both sides."
-        )
+        raise UsageError(f"{what} needs a key, and none was given; pass authkey= or set {KEY_VARIABLE} on both sides.")
     path = key_file()
-    return Key(kept_key(path), str(path))
+    return FoundKey(Keyring(kept_key(path)), str(path))
 
 
 def state_folder() -> Path:
