@@ -192,7 +192,7 @@ def _queue_elsewhere(url: str, authkey: bytes | None, name: str) -> Queue:
     """An unpickled queue: one client for each address, shared by all queues that arrive here."""
     client = _elsewhere.get(url)
     if client is None or client.session is None:
-        from manyhands.config import connect
+        from manyhands.client.connecting import connect
 
         client = _elsewhere[url] = connect(url, authkey=authkey)
     return client.queue(name)
