@@ -466,11 +466,11 @@ class ClientState:
         if first:
             return
         lost = set(attached.lost)
+        if not lost:
+            return
         for queue in self.queues.values():
-            if not attached.is_resumed:
-                queue.prefetched.clear()
-            elif lost:
-                queue.prefetched = deque(delivery for delivery in queue.prefetched if delivery.token not in lost)
+            # By token: the shell may bring this word when newer deliveries have already come.
+            queue.prefetched = deque(delivery for delivery in queue.prefetched if delivery.token not in lost)
 
     def on_replies(self, replies: Sequence[Reply], now: float) -> None:
         """Take in answers and unasked events, in order."""
