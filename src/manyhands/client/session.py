@@ -59,10 +59,10 @@ class ClientSession:
         self.is_closed = False
         self._flusher = Flusher(self._flush_left)
         self._left_at = 0.0
-        prefix = secrets.token_hex(_SESSION_BYTES)
+        self.id = secrets.token_hex(_SESSION_BYTES)
         self._ids = count(1)
-        self._id_prefix = prefix[:20] + "-"
-        self.port = engine.attach(Attach(prefix, _session_name()), self._on_replies)
+        self._id_prefix = self.id[:20] + "-"
+        self.port = engine.attach(Attach(self.id, _session_name()), self._on_replies)
         self.max_body_bytes = self.port.attached.limits.max_body_bytes
         self.state.on_attached(self.port.attached)
 
