@@ -43,8 +43,8 @@ from manyhands.model import Attempt, Message
 
 _FULL, _NORMAL = 2, 1  # what PRAGMA synchronous answers
 _NEXT_N_BLOCK = 1 << 20
-_CHECKPOINT_PAGES = 4096
-_CHECKPOINT_COMMITS = 2000
+CHECKPOINT_PAGES = 4096
+CHECKPOINT_COMMITS = 2000
 _LARGE_BYTES = 64 * 1024
 _HUGE_BYTES = 1024 * 1024
 _MAX_ROWS = 256
@@ -422,7 +422,7 @@ class Store:
 
     def checkpoint_if_due(self) -> None:
         """Copy the log into the file when it has grown enough; between batches, by the thread that writes."""
-        if self._pages >= _CHECKPOINT_PAGES or self._commits >= _CHECKPOINT_COMMITS:
+        if self._pages >= CHECKPOINT_PAGES or self._commits >= CHECKPOINT_COMMITS:
             self.checkpoint()
 
     def checkpoint(self) -> None:
