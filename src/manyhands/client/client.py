@@ -49,7 +49,8 @@ class Client:
         self._codec = Codec([(key.id, key.body) for key in keyring])
         self._reopen = reopen
         self._owns_engine = owns_engine
-        self._is_closed = False
+        self.is_closed = False
+        """Whether `close` was called; a closed client is of no further use."""
         self._inherited: Any = None
         self._reset()
         self.open()
@@ -68,7 +69,7 @@ class Client:
             ServerUnavailable: the client was closed.
         """
         with self._opening:
-            if self._is_closed:
+            if self.is_closed:
                 raise ServerUnavailable("This client was closed; connect again to go on.")
             if self.session is None:
                 self.session = ClientSession(self.engine, self._codec)
@@ -139,7 +140,7 @@ class Client:
     def end(self, how: exits.End) -> None:
         """Close; what this thread had is settled as its end says."""
         with self._opening:
-            self._is_closed = True
+            self.is_closed = True
             session, self.session = self.session, None
         exits.closed(self)
         if session is not None:
@@ -191,7 +192,7 @@ _elsewhere: dict[str, Client] = {}
 def _queue_elsewhere(url: str, authkey: bytes | None, name: str) -> Queue:
     """An unpickled queue: one client for each address, shared by all queues that arrive here."""
     client = _elsewhere.get(url)
-    if client is None or client.session is None:
+    if client is None or client.is_closed:
         from manyhands.client.connecting import connect
 
         client = _elsewhere[url] = connect(url, authkey=authkey)

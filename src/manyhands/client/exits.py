@@ -35,7 +35,7 @@ NORMAL = End(SettleKind.ACK)
 
 
 class Ending(Protocol):
-    """A client, as this module needs it."""
+    """A client or an embedded server, as this module needs it."""
 
     def end(self, how: End) -> None: ...
 
@@ -102,7 +102,7 @@ def _at_exit_of_child() -> None:
 
 
 def _end_all(how: End) -> None:
-    for client in list(_process.clients):
+    for client in reversed(_process.clients[:]):  # what was opened last may live in what was opened first
         client.end(how)
 
 

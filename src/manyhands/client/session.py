@@ -61,7 +61,7 @@ class ClientSession:
         self._left_at = 0.0
         self.id = secrets.token_hex(_SESSION_BYTES)
         self._ids = count(1)
-        self._id_prefix = self.id[:20] + "-"
+        self._id_prefix = secrets.token_hex(8) + "-"  # nothing of the session's id, which is a secret
         self.port = engine.attach(Attach(self.id, _session_name()), self._on_replies)
         self.max_body_bytes = self.port.attached.limits.max_body_bytes
         self.state.on_attached(self.port.attached)
