@@ -26,6 +26,7 @@ from manyhands.events import (
     Put,
     Recall,
     Recalled,
+    Request,
     Result,
     Settle,
     Settled,
@@ -78,7 +79,7 @@ def again(client: ClientWire, attached: Attached = ATTACHED) -> tuple[Attach, li
 
 def test_requests_arrive_in_order_and_replies_end_their_wait() -> None:
     client, server = open_pair()
-    requests = [put(1), Lease(2, "q"), Begin("q", [9]), put(3)]
+    requests: list[Request] = [put(1), Lease(2, "q"), Begin("q", [9]), put(3)]
     client.send(requests)
     assert heard(client, server) == requests
     assert client.unanswered == 3
@@ -114,6 +115,7 @@ def test_a_request_that_cannot_be_encoded_is_answered_and_holds_nobody_up() -> N
     client.send([put(1), Lease(2, "\ud800"), put(3)])
     assert heard(client, server) == [put(1), put(3)]
     (failed,) = client.send([])
+    assert isinstance(failed, Failed)
     assert (failed.rid, failed.code) == (2, "usage")
     client.send([Lease(4, "q", max_n=2**70)])
     assert client.data_to_send() == []

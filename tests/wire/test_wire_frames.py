@@ -28,7 +28,7 @@ from manyhands.events import (
 )
 from manyhands.model import DeadLetter, Delivery, Message, Settlement
 from manyhands.wire import frames
-from manyhands.wire.frames import HEADER, TO_CLIENT, TO_SERVER, FrameDecoder, FrameEncoder, error_frame
+from manyhands.wire.frames import ATTACHING, HEADER, TO_CLIENT, FrameDecoder, FrameEncoder, error_frame
 
 LARGE = b"0123456789abcdef" * 60_000  # 960,000 bytes
 QUICK = settings(
@@ -70,7 +70,7 @@ def packed(value: Any) -> bytes:
 @given(data=st.data())
 def test_every_request_comes_out_as_it_went_in(kind: type, data: st.DataObject) -> None:
     event = data.draw(any_struct(kind))
-    assert pour(FrameDecoder(TO_SERVER), joined(FrameEncoder().encode([event]))) == [event]
+    assert pour(FrameDecoder(ATTACHING), joined(FrameEncoder().encode([event]))) == [event]
 
 
 @pytest.mark.parametrize("kind", TO_CLIENT_KINDS, ids=lambda kind: kind.__name__)
@@ -88,7 +88,7 @@ def test_events_survive_chunking_splitting_and_any_cut_of_the_stream(
 ) -> None:
     stream = joined(FrameEncoder().encode(events))
     cuts = random.Random(seed)
-    decoder, got, at = FrameDecoder(TO_SERVER), [], 0
+    decoder, got, at = FrameDecoder(ATTACHING), [], 0
     while at < len(stream):
         n = cuts.choice((1, 2, 7, 40, 500))
         got += pour(decoder, stream[at : at + n])
@@ -100,7 +100,7 @@ def test_events_survive_chunking_splitting_and_any_cut_of_the_stream(
 def test_a_stream_fed_byte_by_byte_gives_the_same_events() -> None:
     events = [Put(1, "q", 1, 1, [Message("a", b"x" * 70_000), Message("b", b"y")]), Ping(2)]
     stream = joined(FrameEncoder().encode(events))
-    decoder = FrameDecoder(TO_SERVER)
+    decoder = FrameDecoder(ATTACHING)
     got = [event for i in range(len(stream)) for event in pour(decoder, stream[i : i + 1])]
     assert got == events
 
@@ -117,7 +117,7 @@ def test_a_stream_fed_byte_by_byte_gives_the_same_events() -> None:
 def test_large_bodies_leave_the_batch_of_a_request(event: Any) -> None:
     buffers = FrameEncoder().encode([Ping(7), event])
     assert max(map(len, buffers)) <= frames.CHUNK_BYTES
-    assert pour(FrameDecoder(TO_SERVER), joined(buffers)) == [Ping(7), event]
+    assert pour(FrameDecoder(ATTACHING), joined(buffers)) == [Ping(7), event]
 
 
 @pytest.mark.parametrize(
@@ -158,14 +158,14 @@ def test_a_batch_over_the_cap_is_split_between_events() -> None:
         at += HEADER.size + length
     assert all(kind == frames.BATCH and length <= frames.MAX_FRAME_BYTES for kind, length in lengths)
     assert len(lengths) > 1
-    assert pour(FrameDecoder(TO_SERVER), stream) == events
+    assert pour(FrameDecoder(ATTACHING), stream) == events
 
 
 def test_one_put_over_the_cap_stays_one_put() -> None:
     event = Put(1, "q", 1, 1, [Message(str(i), bytes(60_000)) for i in range(300)])
     buffers = FrameEncoder().encode([event])
     assert max(map(len, buffers)) <= frames.CHUNK_BYTES
-    assert pour(FrameDecoder(TO_SERVER), joined(buffers)) == [event]
+    assert pour(FrameDecoder(ATTACHING), joined(buffers)) == [event]
 
 
 def test_a_body_over_the_limit_is_refused_at_the_sender() -> None:
@@ -178,7 +178,7 @@ def test_a_view_that_the_caller_still_holds_does_not_stop_a_body_from_growing(mo
     monkeypatch.setattr(frames, "GROW_BYTES", 50_000)
     event = Put(1, "q", 1, 1, [Message("a", LARGE)])
     stream = memoryview(joined(FrameEncoder().encode([event])))
-    decoder, got, held = FrameDecoder(TO_SERVER), [], []
+    decoder, got, held = FrameDecoder(ATTACHING), [], []
     while stream:
         view = decoder.get_buffer()
         held.append(view)
@@ -257,9 +257,9 @@ NUMBERS = frames.NAMES_BODIES
 )
 def test_what_is_not_this_protocol_is_refused_with_a_sentence(stream: bytes, sentence: str) -> None:
     with pytest.raises(ProtocolError, match=sentence):
-        pour(FrameDecoder(TO_SERVER), stream)
+        pour(FrameDecoder(ATTACHING), stream)
     with pytest.raises(ProtocolError, match=sentence):
-        byte_by_byte(FrameDecoder(TO_SERVER), stream)
+        byte_by_byte(FrameDecoder(ATTACHING), stream)
 
 
 def byte_by_byte(decoder: FrameDecoder[Any], stream: bytes) -> None:
@@ -270,7 +270,7 @@ def byte_by_byte(decoder: FrameDecoder[Any], stream: bytes) -> None:
 def test_a_torn_frame_gives_nothing_and_raises_nothing() -> None:
     stream = joined(FrameEncoder().encode([Declare(1, "q")]))
     for end in range(len(stream)):
-        assert pour(FrameDecoder(TO_SERVER), stream[:end]) == []
+        assert pour(FrameDecoder(ATTACHING), stream[:end]) == []
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_a_torn_frame_gives_nothing_and_raises_nothing() -> None:
 def test_nothing_large_is_allocated_for_what_a_header_claims(stream: bytes) -> None:
     tracemalloc.start()
     try:
-        decoder = FrameDecoder(TO_SERVER)
+        decoder = FrameDecoder(ATTACHING)
         with contextlib.suppress(ProtocolError):
             pour(decoder, stream)
             decoder.get_buffer()
@@ -297,13 +297,13 @@ def test_nothing_large_is_allocated_for_what_a_header_claims(stream: bytes) -> N
 
 
 def test_an_idle_connection_keeps_a_small_buffer() -> None:
-    decoder = FrameDecoder(TO_SERVER)
+    decoder = FrameDecoder(ATTACHING)
     pour(decoder, joined(FrameEncoder().encode([Ping(1)])))
     assert len(decoder.get_buffer()) <= 4096
 
 
 def test_the_buffer_of_a_large_batch_is_given_back() -> None:
-    decoder = FrameDecoder(TO_SERVER)
+    decoder = FrameDecoder(ATTACHING)
     pour(decoder, joined(FrameEncoder().encode([Put(1, "q", 1, 1, [Message("a", bytes(60_000))] * 100)])))
     assert len(decoder.get_buffer()) <= 256 * 1024
 
@@ -312,7 +312,7 @@ def test_the_buffer_of_a_large_batch_is_given_back() -> None:
 @given(st.binary(max_size=200))
 def test_garbage_raises_nothing_but_protocol_error(garbage: bytes) -> None:
     with contextlib.suppress(ProtocolError):
-        pour(FrameDecoder(TO_SERVER), garbage)
+        pour(FrameDecoder(ATTACHING), garbage)
 
 
 @settings(max_examples=300, deadline=None)
@@ -328,7 +328,7 @@ def test_garbage_raises_nothing_but_protocol_error(garbage: bytes) -> None:
 )
 def test_well_framed_garbage_raises_nothing_but_protocol_error(parts: list[bytes]) -> None:
     with contextlib.suppress(ProtocolError):
-        pour(FrameDecoder(TO_SERVER), b"".join(parts))
+        pour(FrameDecoder(ATTACHING), b"".join(parts))
 
 
 @settings(max_examples=300, deadline=None)
@@ -337,4 +337,4 @@ def test_a_flipped_bit_raises_nothing_but_protocol_error(event: Any, at: int, bi
     stream = bytearray(joined(FrameEncoder().encode([event])))
     stream[at % len(stream)] ^= 1 << bit
     with contextlib.suppress(ProtocolError):
-        pour(FrameDecoder(TO_SERVER), bytes(stream))
+        pour(FrameDecoder(ATTACHING), bytes(stream))

@@ -78,7 +78,7 @@ def any_event(kinds: list[type], max_body: int = 300) -> st.SearchStrategy[Any]:
 def any_struct(kind: type, max_body: int = 300) -> st.SearchStrategy[Any]:
     """A strategy for a struct, from its own type hints: an event that is added later is covered without a change here."""
     hints = typing.get_type_hints(kind)
-    return st.builds(kind, **{name: _any(hints[name], max_body) for name in kind.__struct_fields__})
+    return st.builds(kind, **{name: _any(hints[name], max_body) for name in kind.__struct_fields__})  # type: ignore[attr-defined]
 
 
 def _any(hint: Any, max_body: int) -> st.SearchStrategy[Any]:

@@ -42,7 +42,7 @@ from manyhands.events import (
 from manyhands.model import HEARTBEAT_S, MAX_BODY_BYTES
 from manyhands.retry import backoff_s
 from manyhands.wire import handshake
-from manyhands.wire.bodies import large
+from manyhands.wire.bodies import any_over, large
 from manyhands.wire.frames import NOT_ENCODABLE, TO_CLIENT, Buffer, FrameDecoder, FrameEncoder
 
 HANDSHAKE_S = 5.0
@@ -176,7 +176,8 @@ class ClientWire:
         Raises:
             PayloadTooLarge: a body is over the server's limit. None of the requests was queued.
         """
-        for body in large(requests, self._max_body_bytes):
+        if any_over(requests, self._max_body_bytes):
+            body = next(large(requests, self._max_body_bytes))
             raise PayloadTooLarge(
                 f"A body of {len(body)} bytes is over the limit of {self._max_body_bytes} (max_body_bytes); "
                 "put the data in a file or object store and send its path.",

@@ -67,9 +67,13 @@ class Vocabulary(NamedTuple, Generic[E_co]):
     naming: msgspec.msgpack.Decoder[tuple[list[bodies.Place], list[E_co]]]
 
 
-TO_SERVER: Vocabulary[Request | Attach] = Vocabulary(
+ATTACHING: Vocabulary[Request | Attach] = Vocabulary(
     msgspec.msgpack.Decoder(list[Request | Attach]),
     msgspec.msgpack.Decoder(tuple[list[bodies.Place], list[Request | Attach]]),
+)
+TO_SERVER: Vocabulary[Any] = Vocabulary(
+    msgspec.msgpack.Decoder(list[Request]),
+    msgspec.msgpack.Decoder(tuple[list[bodies.Place], list[Request]]),
 )
 TO_CLIENT: Vocabulary[Reply | Attached] = Vocabulary(
     msgspec.msgpack.Decoder(list[Reply | Attached]),
@@ -208,7 +212,7 @@ class FrameDecoder(Generic[E_co]):
     """One direction of one connection: bytes in, events out. The same shape as asyncio.BufferedProtocol.
 
     Args:
-        vocabulary: TO_SERVER or TO_CLIENT.
+        vocabulary: which events may come; may be replaced later by a narrower one.
         max_body_bytes: a larger body is refused at its first header.
         max_pending_bytes: so much may be announced in bodies that no batch has named yet.
 
@@ -222,7 +226,7 @@ class FrameDecoder(Generic[E_co]):
         max_body_bytes: int = MAX_BODY_BYTES,
         max_pending_bytes: int | None = None,
     ) -> None:
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self.max_body_bytes = max_body_bytes
         self._max_pending_bytes = 2 * max_body_bytes if max_pending_bytes is None else max_pending_bytes
         self._pending_bytes = 0
@@ -408,8 +412,8 @@ class FrameDecoder(Generic[E_co]):
             source = self._claim(BODY_NUMBER.unpack(payload)[0])
         try:
             if not flags & NAMES_BODIES:
-                return self._vocabulary.plain.decode(source)
-            places, events = self._vocabulary.naming.decode(source)
+                return self.vocabulary.plain.decode(source)
+            places, events = self.vocabulary.naming.decode(source)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
             raise ProtocolError(f"The peer sent a batch that is not a list of this protocol's events: {error}.") from error
         for event, item, number in places:

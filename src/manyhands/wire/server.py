@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
+from typing import cast
 
 import msgspec
 
@@ -18,7 +19,7 @@ from manyhands.errors import AuthenticationFailed, ManyhandsError, PayloadTooLar
 from manyhands.events import Attach, Attached, Failed, Ping, Reply, Request
 from manyhands.model import MAX_BODY_BYTES
 from manyhands.wire import handshake
-from manyhands.wire.frames import NOT_ENCODABLE, TO_SERVER, Buffer, FrameDecoder, FrameEncoder, error_frame
+from manyhands.wire.frames import ATTACHING, NOT_ENCODABLE, TO_SERVER, Buffer, FrameDecoder, FrameEncoder, error_frame
 
 
 class Authenticated(msgspec.Struct, frozen=True):
@@ -93,8 +94,10 @@ class ServerWire:
         """
         try:
             if self._reader is None:
-                events: list[ServerEvent] = list(self._decoder.buffer_updated(n))
-                return self._checked(events)
+                events = cast(list[ServerEvent], self._decoder.buffer_updated(n))
+                if self._state is _State.OPEN:
+                    return events or [Ping(0)]
+                return self._attached_first(events)
             self._reader.buffer_updated(n)
             return self._shake_hands(self._reader)
         except (AuthenticationFailed, ProtocolError) as error:
@@ -120,18 +123,15 @@ class ServerWire:
 
     # -- after the handshake
 
-    def _checked(self, events: list[ServerEvent]) -> list[ServerEvent]:
+    def _attached_first(self, events: list[ServerEvent]) -> list[ServerEvent]:
         if not events:
-            return [Ping(0)] if self._state is _State.OPEN else events
-        if self._state is _State.ATTACH:
-            if not isinstance(events[0], Attach):
-                raise ProtocolError(f"The client sent {type(events[0]).__name__} before Attach.")
-            self._state = _State.OPEN
-            rest = events[1:]
-        else:
-            rest = events
-        if Attach in map(type, rest):
+            return events
+        if not isinstance(events[0], Attach):
+            raise ProtocolError(f"The client sent {type(events[0]).__name__} before Attach.")
+        if Attach in map(type, events[1:]):
             raise ProtocolError("The client sent Attach twice on one connection.")
+        self._state = _State.OPEN
+        self._decoder.vocabulary = TO_SERVER  # from here on another Attach is no event of this protocol
         return events
 
     # -- the handshake
@@ -148,9 +148,8 @@ class ServerWire:
         if self._state is _State.ATTACH:
             self._reader = None
             self._encoder = FrameEncoder(max_body_bytes=self._max_body_bytes)
-            self._decoder = FrameDecoder(TO_SERVER, max_body_bytes=self._max_body_bytes)
-            early: list[ServerEvent] = list(self._decoder.feed(reader.arrived))
-            events += self._checked(early)
+            self._decoder = FrameDecoder(ATTACHING, max_body_bytes=self._max_body_bytes)
+            events += self._attached_first(cast(list[ServerEvent], self._decoder.feed(reader.arrived)))
         return events
 
     def _take(self, reader: handshake.MessageReader) -> bytes | None:
