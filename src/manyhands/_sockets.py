@@ -125,13 +125,11 @@ def holder_of(port: int) -> tuple[int, str] | None:
         inodes = _listening_inodes(port)
         if not inodes:
             return None
-        for entry in os.scandir("/proc"):
-            if not entry.name.isdigit():
-                continue
+        for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):  # it ended meanwhile, or belongs to somebody else
-                for fd in os.scandir(f"/proc/{entry.name}/fd"):
-                    if os.readlink(fd.path) in inodes:
-                        return int(entry.name), _program(entry.name)
+                for fd in os.listdir(f"/proc/{pid}/fd"):
+                    if os.readlink(f"/proc/{pid}/fd/{fd}") in inodes:
+                        return int(pid), _program(pid)
     except OSError:
         return None
     return None
