@@ -46,7 +46,7 @@ def compile_shim(folder: Path) -> Path:
     library = folder / "shim.so"
     compiler = _compiler()
     assert compiler is not None
-    command = [compiler, "-shared", "-fPIC", "-O2", "-o", library, HERE / "shim.c", "-ldl", "-lpthread"]
+    command = [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(HERE / "shim.c"), "-ldl", "-lpthread"]
     subprocess.run(command, check=True, timeout=60)
     return library
 
