@@ -1,0 +1,122 @@
+"""`manyhands queue …`: which queues there are, what waits in them, and emptying one."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from manyhands.cli.asking import connected, require_queue
+from manyhands.cli.options import AuthkeyOption, JsonOption, UrlOption, YesOption, confirm, read_key
+from manyhands.cli.output import console, duration, preview, print_json, size, table
+from manyhands.events import Peek, Purge
+from manyhands.model import Kind, Message, QueueStats
+
+app = typer.Typer(help="List queues, look into one, empty one.", no_args_is_help=True, rich_markup_mode=None)
+QueueArgument = Annotated[str, typer.Argument(help="The queue's name.", metavar="QUEUE")]
+_KINDS = {int(kind): kind.name.lower() for kind in Kind}
+NUMBERS = frozenset({"ready", "leased", "delayed", "dead", "bound", "size", "priority"})
+
+
+@app.command("list")
+def list_queues(url: UrlOption = None, authkey: AuthkeyOption = None, as_json: JsonOption = False) -> None:
+    """List all queues with what is in them.
+
+    \b
+    Example: manyhands queue list
+    """
+    with connected(url, read_key(authkey)) as client:
+        found = client.stats().queues
+    if as_json:
+        print_json([as_document(each) for each in found])
+        return
+    if not found:
+        console().print("No queues yet; one appears with its first put or get.")
+        return
+    rows = [(q.name, q.ready, q.leased, q.delayed, q.dead, q.maxsize or "-", state(q)) for q in found]
+    columns = ("queue", "ready", "leased", "delayed", "dead", "bound", "state")
+    console().print(table(columns, rows, numbers=NUMBERS))
+
+
+@app.command()
+def peek(
+    queue: QueueArgument,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 20,
+    url: UrlOption = None,
+    authkey: AuthkeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at what waits, soonest first, without taking it. Bodies are shown as bytes, never decoded.
+
+    \b
+    Example: manyhands queue peek tasks --limit 5
+    """
+    with connected(url, read_key(authkey)) as client:
+        require_queue(client, queue)
+        messages: list[Message] = client.ask(Peek, queue, limit).messages
+    if as_json:
+        print_json([message_document(each) for each in messages])
+        return
+    if not messages:
+        console().print(f"Nothing waits in queue {queue!r}.")
+        return
+    now = time.time()
+    rows = []
+    for each in messages:
+        due = f"in {duration(each.due_at - now)}" if each.due_at > now else "now"
+        rows.append((each.id, kind(each), each.priority, due, size(len(each.body)), preview(each.body)))
+    console().print(table(("id", "kind", "priority", "due", "size", "body"), rows, numbers=NUMBERS))
+
+
+@app.command()
+def purge(
+    queue: QueueArgument,
+    yes: YesOption = False,
+    url: UrlOption = None,
+    authkey: AuthkeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Drop everything that waits in a queue, delayed messages too. What a consumer has in hand is not touched.
+
+    \b
+    Example: manyhands queue purge tasks --yes
+    """
+    with connected(url, read_key(authkey)) as client:
+        stats = require_queue(client, queue)
+        confirm(f"Drop {stats.ready + stats.delayed} messages of queue {queue!r} for ever?", yes=yes)
+        dropped: int = client.ask(Purge, queue).n
+    if as_json:
+        print_json({"queue": queue, "dropped": dropped})
+    else:
+        console().print(f"Dropped {dropped} messages of queue {queue!r}.")
+
+
+def as_document(stats: QueueStats) -> dict[str, object]:
+    """One queue's numbers by name."""
+    return {field: getattr(stats, field) for field in stats.__struct_fields__}
+
+
+def message_document(message: Message) -> dict[str, object]:
+    """One message as data; its body by size and first bytes only."""
+    return {
+        "id": message.id,
+        "kind": kind(message),
+        "priority": message.priority,
+        "due_at": message.due_at,
+        "max_deliveries": message.max_deliveries,
+        "size_bytes": len(message.body),
+        "preview": preview(message.body),
+    }
+
+
+def kind(message: Message) -> str:
+    """The word for what a message is for; a newer peer's kind by its number."""
+    return _KINDS.get(message.kind, str(message.kind))
+
+
+def state(stats: QueueStats) -> str:
+    """What is worth saying of a queue beside its numbers."""
+    if stats.is_shut_down:
+        return "shut down"
+    return "full" if stats.maxsize and stats.ready + stats.delayed >= stats.maxsize else ""

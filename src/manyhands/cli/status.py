@@ -1,0 +1,154 @@
+"""`manyhands status`: what is in the queues, how fast it moves, and who is connected."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from manyhands.address import parse_address
+from manyhands.cli.asking import connected
+from manyhands.cli.options import AuthkeyOption, JsonOption, UrlOption, read_key
+from manyhands.cli.output import ago, console, duration, print_json, table
+from manyhands.cli.queues import as_document, state
+from manyhands.client import Client
+from manyhands.events import StatsReply
+from manyhands.model import QueueStats, SessionStats
+from manyhands.settings import find_key
+
+NUMBERS = frozenset({"ready", "leased", "delayed", "dead", "waiting", "in/s", "done/s", "leases"})
+
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C.")] = False,
+    interval_s: Annotated[float, typer.Option("--interval", min=0.05, help="Seconds between the samples.")] = 1.0,
+    url: UrlOption = None,
+    authkey: AuthkeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the queues (ready, leased, delayed, dead, rates) and who is connected.
+
+    Rates come from two samples, one interval apart.
+
+    \b
+    Example: manyhands status
+             manyhands status --watch
+             manyhands status --json --interval 0.2
+    """
+    key = read_key(authkey)
+    with connected(url, key) as client:
+        sample = Sample(client, warnings(client.url, key))
+        if not watch:
+            sample.next(interval_s)
+            if as_json:
+                print_json(sample.document())
+            else:
+                console().print(sample.view())
+            return
+        with suppress(KeyboardInterrupt):
+            if as_json:
+                while True:
+                    sample.next(interval_s)
+                    print_json(sample.document())
+            sample.next(min(interval_s, 0.2))
+            with Live(sample.view(), console=console(), auto_refresh=False) as live:
+                while True:
+                    sample.next(interval_s)
+                    live.update(sample.view(), refresh=True)
+
+
+class Sample:
+    """The newest numbers of a server, and those before them, from which the rates come."""
+
+    def __init__(self, client: Client, warned: list[str]) -> None:
+        self._client = client
+        self._warned = warned
+        self._taken_mono = time.monotonic()
+        self._stats: StatsReply = client.stats()
+        self._rates: dict[str, tuple[float, float]] = {}
+
+    def next(self, interval_s: float) -> None:
+        """Wait that long and look again."""
+        time.sleep(interval_s)
+        before = {each.name: each for each in self._stats.queues}
+        self._stats, taken_mono = self._client.stats(), time.monotonic()
+        passed_s = taken_mono - self._taken_mono
+        self._taken_mono = taken_mono
+        self._rates = {each.name: _rates(before.get(each.name), each, passed_s) for each in self._stats.queues}
+
+    def document(self) -> dict[str, object]:
+        """Everything as data."""
+        queues = []
+        for each in self._stats.queues:
+            put_rate, done_rate = self._rates[each.name]
+            queues.append({**as_document(each), "put_per_s": round(put_rate, 2), "done_per_s": round(done_rate, 2)})
+        return {
+            "url": self._client.url,
+            "engine": self._client.engine.name,
+            "durability": self._client.engine.durability.text,
+            "uptime_s": round(self._stats.uptime_s, 3),
+            "queues": queues,
+            "sessions": [_session_document(each) for each in self._others()],
+            "warnings": self._warned,
+        }
+
+    def view(self) -> RenderableType:
+        """Everything as text."""
+        engine = self._client.engine
+        head = f"{self._client.url}  {engine.name} engine, up {duration(self._stats.uptime_s)}\n{engine.durability.text}\n"
+        parts: list[RenderableType] = [Text(head)]
+        parts += [Text(f"warning: {each}\n", style="yellow") for each in self._warned]
+        if self._stats.queues:
+            columns = ("queue", "ready", "leased", "delayed", "dead", "waiting", "in/s", "done/s", "state")
+            parts.append(table(columns, [self._row(each) for each in self._stats.queues], numbers=NUMBERS))
+        else:
+            parts.append(Text("No queues yet; one appears with its first put or get."))
+        parts.append(Text(""))
+        others = self._others()
+        if others:
+            rows = [_session_row(each) for each in others]
+            parts.append(table(("client", "state", "since", "leases", "waiting"), rows, numbers=NUMBERS))
+        else:
+            parts.append(Text("Nobody else is connected."))
+        return Group(*parts)
+
+    def _others(self) -> Sequence[SessionStats]:
+        session = self._client.session
+        return [each for each in self._stats.sessions if session is None or each.id != session.id]
+
+    def _row(self, each: QueueStats) -> tuple[object, ...]:
+        put_rate, done_rate = self._rates.get(each.name, (0.0, 0.0))
+        leased = f"{each.leased} ({each.unbegun} unbegun)" if each.unbegun else each.leased
+        rates = (f"{put_rate:.1f}", f"{done_rate:.1f}")
+        return each.name, each.ready, leased, each.delayed, each.dead, each.waiting, *rates, state(each)
+
+
+def _rates(before: QueueStats | None, after: QueueStats, passed_s: float) -> tuple[float, float]:
+    """Messages a second in and done; a queue that is new, or whose counters began anew, counts from nothing."""
+    put, done = (before.put_total, before.done_total) if before else (0, 0)
+    if after.put_total < put or after.done_total < done:
+        put = done = 0
+    return (after.put_total - put) / passed_s, (after.done_total - done) / passed_s
+
+
+def warnings(url: str, authkey: bytes | None) -> list[str]:
+    """What is allowed, and unwise."""
+    is_loopback = parse_address(url).is_loopback
+    if not is_loopback and find_key(authkey, is_loopback=False, what=url).is_short:
+        return ["the key has fewer than 16 bytes and the server is on a network, where it can be guessed"]
+    return []
+
+
+def _session_document(each: SessionStats) -> dict[str, object]:
+    """One client as data, without its id: who knows that can speak in its name."""
+    return {field: getattr(each, field) for field in each.__struct_fields__ if field != "id"}
+
+
+def _session_row(each: SessionStats) -> tuple[object, ...]:
+    return each.name, "connected" if each.is_connected else "away", ago(each.attached_at), each.leases, each.waiting
