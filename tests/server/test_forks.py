@@ -50,6 +50,8 @@ def test_a_forked_child_cannot_use_its_parents_port_and_is_told_so(peer: Peer) -
         assert peer.port.is_foreign
         with pytest.raises(errors.ServerUnavailable, match="parent process"):
             peer.ping()
+        assert peer.port._link.transport is not None
+        assert peer.port._link.transport._sock.fileno() == -1  # or the connection would outlive a killed parent
         peer.goodbye()  # says nothing: the session is the parent's
 
     assert in_fork(child) == 0
