@@ -264,8 +264,6 @@ class ClientWire:
     def received(self, n: int, now: float) -> list[Reply]:
         """n bytes were read into the buffer; the replies they complete, for the sink. data_to_send may have more then.
 
-        A reply with rid 0 is unasked: Settled(0, lost) after a reconnect names leases that are no longer this session's.
-
         Raises:
             AuthenticationFailed: the keys differ; trying again is no use.
             ProtocolError: the peer is not a manyhands server, or sent what it may not. Close the connection.
@@ -323,22 +321,17 @@ class ClientWire:
         return replies
 
     def _leases_lost(self, attached: Attached) -> list[Reply]:
+        """Forget tokens that are gone (who holds the leases looks at `attached.lost`); settlements that cannot be made."""
         settles = [request for request in self._unanswered.values() if isinstance(request, Settle)]
-        settling = {settlement.token for settle in settles for settlement in settle.settlements}
         if attached.is_resumed:
             # A token that is being settled may be gone because its settlement was applied: the resend will tell.
-            lost = [token for token in attached.lost if token not in settling]
-            self._held.difference_update(lost)
-            return [Settled(0, lost)] if lost else []
-        replies: list[Reply] = []
+            settling = {settlement.token for settle in settles for settlement in settle.settlements}
+            self._held.difference_update(token for token in attached.lost if token not in settling)
+            return []
+        self._held.clear()
         for settle in settles:
             del self._unanswered[settle.rid]
-            replies.append(Settled(settle.rid, [settlement.token for settlement in settle.settlements]))
-        lost = sorted(self._held - settling)
-        self._held.clear()
-        if lost:
-            replies.append(Settled(0, lost))
-        return replies
+        return [Settled(settle.rid, [settlement.token for settlement in settle.settlements]) for settle in settles]
 
     # -- the handshake
 
