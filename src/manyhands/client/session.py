@@ -20,6 +20,7 @@ from itertools import count
 
 from manyhands import codec
 from manyhands.client.flusher import Flusher
+from manyhands.client.messages import server_gone
 from manyhands.client.state import Call, ClientState, Held, QueueState
 from manyhands.engines.base import Engine, Waiter
 from manyhands.errors import ServerGone, ServerUnavailable, from_code
@@ -164,10 +165,11 @@ class ClientSession:
 
     # -- waiting ---------------------------------------------------------------------------------------------------
 
-    def hear(self, call: Call, timeout_s: float | None) -> bool:
+    def hear(self, call: Call, timeout_s: float | None, *, ends_with_goodbye: bool = False) -> bool:
         """Wait until the call is over, at most timeout_s; whether it is.
 
-        Without a timeout it waits for ever, but for GONE_S only once the server has said an orderly goodbye.
+        Without a timeout it waits for ever, but for GONE_S only once the server has said an orderly goodbye; or not even
+        that long, with ends_with_goodbye.
 
         Raises:
             ServerGone, ServerUnavailable: no answer can come any more.
@@ -185,6 +187,8 @@ class ClientSession:
                 raise self.gone
             until = own_until
             if self.state.is_closing:
+                if ends_with_goodbye:
+                    return False
                 self._ask_whether_gone()
                 if until is None:
                     until = self._closing_at + GONE_S
@@ -212,7 +216,7 @@ class ClientSession:
         limit_s = None if timeout_s < 0 else max(timeout_s + GRACE_S, ANSWER_S)
         if not self.hear(call, limit_s) or call.reply is None:
             if self.state.is_closing:
-                raise self.server_gone()
+                raise server_gone()
             raise ServerUnavailable(
                 f"The server did not answer within {limit_s or GONE_S:.1f} s, so it is not known whether this was done; "
                 "check that it runs and that the network is up, and give a message an id= if it must not be stored twice."
@@ -221,12 +225,6 @@ class ClientSession:
         if isinstance(reply, Failed):
             raise from_code(reply.code, reply.text, reply.facts)
         return reply
-
-    def server_gone(self) -> ServerGone:
-        return ServerGone(
-            "The server said goodbye and did not come back in time, so there is nothing more to get; what this program was "
-            "working on is still with the server. Start it again, or end this program."
-        )
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -271,8 +269,11 @@ class ClientSession:
                 with self.lock:
                     call = self.state.call(Ping)  # answered in order, behind everything else
                 self.flush()
-                if not self.hear(call, until - time.monotonic()):
-                    log.warning("ended without the server's word for the last settlements; their messages may come again")
+                if not self.hear(call, until - time.monotonic(), ends_with_goodbye=True):
+                    if not self.state.is_closing:
+                        log.warning(
+                            "ended without the server's word for the last settlements; their messages may come again"
+                        )
                     return
         except (ServerUnavailable, ServerGone):
             log.debug("ended after the server")

@@ -170,12 +170,22 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.close()
 
     def say_closing(self, reason: str) -> None:
-        """The orderly end: the peer is told, gets what was ready for it, and is closed."""
-        if self._port is not None:
-            self._outbox.append(Closing(reason))
-            self.flush()
+        """The orderly end: the peer is told, gets what was ready for it, and closes.
+
+        Until it does, what it still sends is read and dropped: a socket that is closed with unread bytes resets the
+        connection, and the goodbye under way would be lost with it.
+        """
+        if self._port is None or self._transport is None or self._is_closing:
+            self.leave_session()
+            self.close()
+            return
+        self._outbox.append(Closing(reason))
+        self.flush()
         self.leave_session()
-        self.close()
+        self._is_closing = True
+        self._transport.write_eof()
+        if not self._transport.is_reading():
+            self._transport.resume_reading()
 
     def abort(self) -> None:
         """End the connection at once."""
