@@ -6,26 +6,33 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import threading
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _CACHE = ROOT / ".venv-test"
+_one_at_a_time = threading.Lock()
 
 
 class Absent(Exception):
     """That interpreter cannot be used here; the text says why."""
 
 
-@cache
 def python_with_the_package(version: str) -> Path:
     """The interpreter to run programs with, for a version such as "3.12".
 
     Raises:
         Absent: the machine has no such interpreter, or no environment could be made for it.
     """
-    if version == _running():
+    if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
         return Path(sys.executable)
+    with _one_at_a_time:
+        return _environment(version)
+
+
+@cache
+def _environment(version: str) -> Path:
     base = _find(version)
     home = _CACHE / version
     python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
@@ -38,10 +45,6 @@ def python_with_the_package(version: str) -> Path:
         _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-e", str(ROOT)], version)
         stamp.write_text(wanted)
     return python
-
-
-def _running() -> str:
-    return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def _find(version: str) -> Path:
