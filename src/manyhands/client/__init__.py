@@ -2,6 +2,7 @@
 
 from manyhands.client.client import Client
 from manyhands.client.dead import DeadLetters
-from manyhands.client.queue import Queue, Received
+from manyhands.client.messages import Received
+from manyhands.client.queue import Queue
 
 __all__ = ["Client", "DeadLetters", "Queue", "Received"]

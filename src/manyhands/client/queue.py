@@ -10,35 +10,29 @@ from contextlib import contextmanager
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from manyhands.client.messages import (
+    Received,
+    check_max_n,
+    describe,
+    lease_lost,
+    make_message,
+    make_messages,
+    server_gone,
+    to_wait_s,
+    unreturned,
+)
 from manyhands.client.session import GRACE_S, ClientSession
 from manyhands.client.state import Held, QueueState
-from manyhands.codec import check_size, encode
-from manyhands.errors import LeaseLost, SealBroken, ShutDown, UndecodableBody, UsageError, from_code
+from manyhands.codec import encode
+from manyhands.errors import SealBroken, ShutDown, UndecodableBody, from_code
 from manyhands.events import FOREVER, Count, Failed, Granted, Join, QueueInfo, Settled, Size
 from manyhands.events import ShutDown as ShutDownRequest
-from manyhands.model import MAX_PRIORITY, MIN_PRIORITY, Message, Options, QueueStats, SettleKind, Settlement
+from manyhands.model import Message, QueueStats, SettleKind, Settlement
 
 if TYPE_CHECKING:
     from manyhands.client.client import Client
 
 log = logging.getLogger(__name__)
-
-_CALLER_GIVEN_ID = Options(dedupe=True)
-
-
-class Received:
-    """What `receive` yields: the object, and how it came here."""
-
-    __slots__ = ("attempt", "id", "value")
-
-    def __init__(self, value: Any, attempt: int, message_id: str) -> None:
-        self.value = value
-        self.attempt = attempt
-        """1 the first time it is delivered."""
-        self.id = message_id
-
-    def __repr__(self) -> str:
-        return f"Received(id={self.id!r}, attempt={self.attempt}, value={self.value!r})"
 
 
 class Queue:
@@ -106,26 +100,14 @@ class Queue:
                 self._raise_refused(session)
             if (queue.maxsize if queue.maxsize >= 0 else self._ask_maxsize()) == 0:
                 message_id = held.occurrence(codec.put_id(held.delivery.message.id, self.name, body))
-                seal = codec.seal(self.name, message_id, encoding, body)
-                message = (
-                    Message(message_id, body, seal, 0, _checked(priority), time.time() + delay_s if delay_s else 0.0)
-                    if priority or delay_s
-                    else Message(message_id, body, seal)
-                )
+                message = make_message(codec, self.name, message_id, encoding, body, priority, delay_s)
                 with session.lock:
                     state.put_under(held, queue, message)
                 self._flush(session, held.queue, time.monotonic())
                 return
         message_id = id or session.new_id()
-        seal = codec.seal(self.name, message_id, encoding, body)
-        if priority or delay_s or id:
-            due_at = time.time() + delay_s if delay_s else 0.0
-            message = Message(
-                message_id, body, seal, 0, _checked(priority), due_at, options=_CALLER_GIVEN_ID if id else None
-            )
-        else:
-            message = Message(message_id, body, seal)
-        self._put(session, queue, [message], _wait_s(block, timeout))
+        message = make_message(codec, self.name, message_id, encoding, body, priority, delay_s, id is not None)
+        self._put(session, queue, [message], to_wait_s(block, timeout))
 
     def put_nowait(self, item: Any) -> None:
         """`put` that raises queue.Full at once when there is no room."""
@@ -134,14 +116,9 @@ class Queue:
     def put_many(self, items: Iterable[Any], timeout: float | None = None) -> None:
         """Put all items or none, in one request: how a producer goes fast. Raises as `put` does."""
         session, queue = self._at()
-        messages = []
-        for item in items:
-            encoding, body = encode(item)
-            check_size(body, session.max_body_bytes)
-            message_id = session.new_id()
-            messages.append(Message(message_id, body, session.codec.seal(self.name, message_id, encoding, body)))
+        messages = make_messages(session.codec, self.name, items, session.new_id, session.max_body_bytes)
         if messages:
-            self._put(session, queue, messages, _wait_s(True, timeout))
+            self._put(session, queue, messages, to_wait_s(True, timeout))
 
     def _put(self, session: ClientSession, queue: QueueState, messages: list[Message], wait_s: float) -> None:
         state = session.state
@@ -169,10 +146,9 @@ class Queue:
 
     def get_many(self, max_n: int, timeout: float | None = None) -> list[Any]:
         """Take up to max_n items, at least one; all of them are this thread's until its next get here. Raises as `get`."""
-        if max_n < 1:
-            raise UsageError(f"get_many({max_n}) would never return anything; ask for at least 1.")
+        check_max_n(max_n)
         session, queue = self._at()
-        deadline = _deadline(True, timeout)
+        deadline = _deadline(timeout)
         values: list[Any] = []
         consumer = get_ident()
         while not values:
@@ -203,7 +179,7 @@ class Queue:
             LeaseLost: at the end of the block, if the message had gone to another consumer meanwhile.
         """
         session, queue = self._at()
-        deadline = _deadline(True, timeout)
+        deadline = _deadline(timeout)
         while True:
             held = self._take_unowned(session, queue, get_ident(), 1, deadline)[0]
             try:
@@ -225,7 +201,7 @@ class Queue:
             self._settle(session, held, Settlement(held.delivery.token, SettleKind.RELEASE))
             raise
         except BaseException as error:
-            self._settle(session, held, Settlement(held.delivery.token, SettleKind.NACK, reason=_describe(error)))
+            self._settle(session, held, Settlement(held.delivery.token, SettleKind.NACK, reason=describe(error)))
             raise
         elapsed_s = time.monotonic() - held.begun_at
         with session.lock:
@@ -234,12 +210,7 @@ class Queue:
         if state.refused:
             self._raise_refused(session)
         if lost:
-            raise LeaseLost(
-                f"message {message.id} on queue {self.name!r} went to another consumer while this block worked on it for "
-                f"{elapsed_s:.1f} s, so it may be done twice; use a longer lease_s, or make the task safe to run twice",
-                id=message.id,
-                queue=self.name,
-            )
+            raise lease_lost(held, elapsed_s)
 
     def _next(self, block: bool, timeout: float | None, *, is_iterated: bool) -> Any:
         session, queue = self._at()
@@ -250,7 +221,7 @@ class Queue:
             session.reattached()
         consumer = get_ident()
         now = time.monotonic()
-        deadline = None if block and timeout is None else now + _wait_s(block, timeout)
+        deadline = None if block and timeout is None else now + to_wait_s(block, timeout)
         while True:
             with session.lock:
                 held = state.next(queue, consumer, now, is_iterated)
@@ -317,7 +288,7 @@ class Queue:
         if isinstance(call.reply, Failed):
             raise from_code(call.reply.code, call.reply.text, call.reply.facts)
         if state.is_closing:
-            raise session.server_gone()
+            raise server_gone()
         assert call.reply is None or isinstance(call.reply, Granted)
         raise stdlib_queue.Empty
 
@@ -401,7 +372,7 @@ class Queue:
 
     def qsize(self) -> int:
         """How many items no get has returned, those included that are delayed or on their way to a consumer."""
-        return _size(self._stats())
+        return unreturned(self._stats())
 
     def empty(self) -> bool:
         """Whether there is nothing to get; may have changed when this returns."""
@@ -410,7 +381,7 @@ class Queue:
     def full(self) -> bool:
         """Whether a put would wait; may have changed when this returns."""
         stats = self._stats()
-        return 0 < stats.maxsize <= _size(stats)
+        return 0 < stats.maxsize <= unreturned(stats)
 
     @property
     def maxsize(self) -> int:
@@ -425,31 +396,5 @@ class Queue:
         session.ask(call)
 
 
-def _size(stats: QueueStats) -> int:
-    return stats.ready + stats.delayed + stats.unbegun
-
-
-def _wait_s(block: bool, timeout: float | None) -> float:
-    if not block:
-        return 0.0
-    if timeout is None:
-        return FOREVER
-    if timeout < 0:
-        raise ValueError("'timeout' must be a non-negative number")
-    return timeout
-
-
-def _deadline(block: bool, timeout: float | None) -> float | None:
-    if block and timeout is None:
-        return None
-    return time.monotonic() + _wait_s(block, timeout)
-
-
-def _checked(priority: int) -> int:
-    if not MIN_PRIORITY <= priority <= MAX_PRIORITY:
-        raise UsageError(f"priority {priority} is outside {MIN_PRIORITY} to {MAX_PRIORITY}; larger is sooner.")
-    return priority
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:500]
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + to_wait_s(True, timeout)

@@ -1,0 +1,114 @@
+"""What the threaded and the asyncio queue share: making messages, checking arguments, what `receive` yields."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from manyhands.client.state import Held
+from manyhands.codec import Codec, check_size, encode
+from manyhands.errors import LeaseLost, ServerGone, UsageError
+from manyhands.events import FOREVER
+from manyhands.model import MAX_PRIORITY, MIN_PRIORITY, Message, Options, QueueStats
+
+_CALLER_GIVEN_ID = Options(dedupe=True)
+
+
+class Received:
+    """What `receive` yields: the object, and how it came here."""
+
+    __slots__ = ("attempt", "id", "value")
+
+    def __init__(self, value: Any, attempt: int, message_id: str) -> None:
+        self.value = value
+        self.attempt = attempt
+        """1 the first time it is delivered."""
+        self.id = message_id
+
+    def __repr__(self) -> str:
+        return f"Received(id={self.id!r}, attempt={self.attempt}, value={self.value!r})"
+
+
+def make_message(
+    codec: Codec,
+    queue: str,
+    message_id: str,
+    encoding: int,
+    body: bytes,
+    priority: int = 0,
+    delay_s: float = 0.0,
+    is_callers_id: bool = False,
+) -> Message:
+    """A sealed message.
+
+    Raises:
+        UsageError: the priority is out of range.
+    """
+    seal = codec.seal(queue, message_id, encoding, body)
+    if not priority and not delay_s and not is_callers_id:
+        return Message(message_id, body, seal)
+    if not MIN_PRIORITY <= priority <= MAX_PRIORITY:
+        raise UsageError(f"priority {priority} is outside {MIN_PRIORITY} to {MAX_PRIORITY}; larger is sooner.")
+    due_at = time.time() + delay_s if delay_s > 0 else 0.0
+    return Message(message_id, body, seal, 0, priority, due_at, options=_CALLER_GIVEN_ID if is_callers_id else None)
+
+
+def make_messages(codec: Codec, queue: str, items: Iterable[Any], new_id: Any, limit_bytes: int) -> list[Message]:
+    """Sealed messages for all items, or an error for the first that cannot be sent."""
+    messages = []
+    for item in items:
+        encoding, body = encode(item)
+        check_size(body, limit_bytes)
+        message_id = new_id()
+        messages.append(Message(message_id, body, codec.seal(queue, message_id, encoding, body)))
+    return messages
+
+
+def to_wait_s(block: bool, timeout: float | None) -> float:
+    """A put's or get's arguments as an engine takes them.
+
+    Raises:
+        ValueError: the timeout is negative.
+    """
+    if not block:
+        return 0.0
+    if timeout is None:
+        return FOREVER
+    if timeout < 0:
+        raise ValueError("'timeout' must be a non-negative number")
+    return timeout
+
+
+def check_max_n(max_n: int) -> None:
+    if max_n < 1:
+        raise UsageError(f"get_many({max_n}) would never return anything; ask for at least 1.")
+
+
+def unreturned(stats: QueueStats) -> int:
+    """How many messages no get has returned."""
+    return stats.ready + stats.delayed + stats.unbegun
+
+
+def describe(error: BaseException) -> str:
+    """An exception as a reason in a message's history."""
+    return f"{type(error).__name__}: {error}"[:500]
+
+
+def lease_lost(held: Held, elapsed_s: float) -> LeaseLost:
+    """What a receive block raises when its message went elsewhere."""
+    message_id, queue = held.delivery.message.id, held.queue.name
+    return LeaseLost(
+        f"message {message_id} on queue {queue!r} went to another consumer while this block worked on it for "
+        f"{elapsed_s:.1f} s, so it may be done twice; use a longer lease_s, or make the task safe to run twice",
+        id=message_id,
+        queue=queue,
+    )
+
+
+def server_gone() -> ServerGone:
+    """What a call raises that waited for a server after its goodbye."""
+    return ServerGone(
+        "The server said goodbye and did not come back in time, so there is nothing more to get; what this program was "
+        "working on is still with the server. Start it again, or end this program."
+    )
