@@ -23,7 +23,7 @@ from manyhands.client.messages import (
 )
 from manyhands.client.session import GRACE_S, ClientSession
 from manyhands.client.state import Held, QueueState
-from manyhands.codec import encode
+from manyhands.codec import check_size, encode
 from manyhands.errors import SealBroken, ShutDown, UndecodableBody, from_code
 from manyhands.events import FOREVER, Count, Failed, Granted, Join, QueueInfo, Settled, Size
 from manyhands.events import ShutDown as ShutDownRequest

@@ -21,7 +21,7 @@ from itertools import count
 from manyhands import codec
 from manyhands.client.flusher import Flusher
 from manyhands.client.messages import server_gone
-from manyhands.client.state import Call, ClientState, Held, QueueState
+from manyhands.client.state import Call, ClientState, Held
 from manyhands.engines.base import Engine, Waiter
 from manyhands.errors import ServerGone, ServerUnavailable, from_code
 from manyhands.events import Attach, Closing, Failed, Ping, Reply
@@ -63,7 +63,7 @@ class ClientSession:
         self.id = secrets.token_hex(_SESSION_BYTES)
         self._ids = count(1)
         self._id_prefix = secrets.token_hex(8) + "-"  # nothing of the session's id, which is a secret
-        self.port = engine.attach(Attach(self.id, _session_name()), self._on_replies)
+        self.port = engine.attach(Attach(self.id, session_name()), self._on_replies)
         self.max_body_bytes = self.port.attached.limits.max_body_bytes
         self.state.on_attached(self.port.attached)
 
@@ -292,9 +292,9 @@ def warn_lost(lost: list[Held]) -> None:
     )
 
 
-def _session_name() -> str:
+def session_name() -> str:
     program = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
     return f"{socket.gethostname()}:{os.getpid()}:{program}"
 
 
-__all__ = ["ANSWER_S", "GONE_S", "GRACE_S", "ClientSession", "QueueState"]
+__all__ = ["ANSWER_S", "GONE_S", "GRACE_S", "ClientSession", "session_name", "warn_lost"]
