@@ -11,6 +11,7 @@ from manyhands.clock import Now
 
 _WALL_AT_START = 1_700_000_000.0
 _TRACE_LINES = 400
+_TICK_S = 1e-6
 
 
 class Event:
@@ -50,7 +51,9 @@ class Schedule:
         """Do it delay_s from now; what is due at the same moment happens in the order in which it was asked for."""
         event = Event(action)
         self._n += 1
-        heapq.heappush(self._heap, (self._mono + max(0.0, delay_s), self._n, event))
+        # Rounded up, so that who waits for a moment never wakes a rounding error before it and waits again for ever.
+        at = self._mono + delay_s + _TICK_S if delay_s > 0 else self._mono
+        heapq.heappush(self._heap, (at, self._n, event))
         return event
 
     def step(self) -> bool:
