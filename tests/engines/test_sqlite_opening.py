@@ -1,0 +1,165 @@
+"""What is not a sound store of ours is refused with a sentence, and not one byte of it is changed."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from manyhands.engines.sqlite import SqliteEngine
+from manyhands.engines.sqlite.coalesce import Rows
+from manyhands.engines.sqlite.store import Store
+from manyhands.errors import EngineCorrupt, EngineError, ManyhandsError, UsageError
+from manyhands.lifecycle.changes import Stored
+from manyhands.model import Message
+
+pytestmark = pytest.mark.faults
+
+N_MESSAGES = 400
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A store with some pages of messages, closed."""
+    path = tmp_path / "jobs.db"
+    store = Store.open(path)
+    store.load(0.0, watermark_kept_s=1.0)
+    store.write(Rows([Stored(n, "mail", Message(f"id-{n}", b"%d " % n * 20)) for n in range(1, N_MESSAGES + 1)]))
+    store.close()
+    return path
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file that holds anything, but for the owner's mark, which is no part of the store."""
+    files = {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".owner"}
+    return {name: found for name, found in files.items() if found}
+
+
+def another_program(path: Path) -> None:
+    path.unlink()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE customers (name TEXT)")
+    connection.close()
+
+
+def a_text_file(path: Path) -> None:
+    path.write_text("dear diary\n" * 100)
+
+
+def a_torn_header(path: Path) -> None:
+    path.write_bytes(bytes(512) + path.read_bytes()[512:])
+
+
+def a_file_cut_off_in_its_header(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def a_newer_format(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version=2")
+    connection.close()
+
+
+def a_page_of_zeros(path: Path) -> None:
+    found = bytearray(path.read_bytes())
+    middle = len(found) // 2 // 4096 * 4096
+    found[middle : middle + 4096] = bytes(4096)
+    path.write_bytes(found)
+
+
+def a_file_cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 // 4096 * 4096])
+
+
+def a_log_without_its_file(path: Path) -> None:
+    path.unlink()
+    Path(f"{path}-wal").write_bytes(b"something")
+
+
+def a_log_beside_an_empty_file(path: Path) -> None:
+    path.write_bytes(b"")
+    Path(f"{path}-wal").write_bytes(b"something")
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "says"),
+    [
+        (another_program, UsageError, "another program"),
+        (a_text_file, EngineCorrupt, "another kind of file"),
+        (a_torn_header, EngineCorrupt, "damaged"),
+        (a_file_cut_off_in_its_header, EngineCorrupt, "damaged"),
+        (a_newer_format, UsageError, "format 2"),
+        (a_page_of_zeros, EngineCorrupt, "damaged"),
+        (a_file_cut_in_half, EngineCorrupt, "damaged"),
+        (a_log_without_its_file, EngineCorrupt, "write-ahead log"),
+        (a_log_beside_an_empty_file, EngineCorrupt, "write-ahead log"),
+    ],
+)
+def test_what_cannot_be_trusted_is_refused_and_left_as_it_is(
+    path: Path, damage: Callable[[Path], None], error: type[ManyhandsError], says: str
+) -> None:
+    damage(path)
+    before = content(path.parent)
+
+    with pytest.raises(error, match=says):
+        SqliteEngine(path)
+
+    assert content(path.parent) == before
+
+
+def test_a_refused_file_can_be_replaced_and_opened_in_the_same_process(path: Path) -> None:
+    good = path.read_bytes()
+    a_page_of_zeros(path)
+    with pytest.raises(EngineCorrupt):
+        SqliteEngine(path)
+
+    path.unlink()
+    path.write_bytes(good)
+
+    SqliteEngine(path).close()
+
+
+def test_an_empty_file_is_a_new_store(tmp_path: Path) -> None:
+    (tmp_path / "touched.db").touch()
+
+    SqliteEngine(tmp_path / "touched.db").close()
+
+    assert (tmp_path / "touched.db").stat().st_size > 0
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="folder"):
+        SqliteEngine(tmp_path / "missing" / "jobs.db")
+
+
+def test_flipped_bits_are_refused_or_survived_but_never_take_a_message_away(path: Path, tmp_path: Path) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    good = path.read_bytes()
+    flipped_path = tmp_path / "flipped.db"
+    refused = 0
+    for _ in range(150):
+        flipped = bytearray(good)
+        flipped[chance.randrange(len(flipped))] ^= 1 << chance.randrange(8)
+        flipped_path.write_bytes(flipped)
+        try:
+            store = Store.open(flipped_path)
+        except ManyhandsError:
+            refused += 1
+            flipped_path.unlink()
+            continue
+        try:
+            found = store.load(0.0, watermark_kept_s=1.0)
+        except ManyhandsError:
+            refused += 1
+            store.abandon()
+            flipped_path.unlink()
+            continue
+        assert len(found.messages) == N_MESSAGES
+        store.close()
+    print(f"{refused} of 150 refused")
+    assert refused > 0
