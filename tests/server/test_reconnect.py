@@ -15,7 +15,7 @@ from manyhands.engines.remote import RemoteEngine
 from manyhands.engines.remote.transport import Transport
 from manyhands.errors import AuthenticationFailed, ProtocolError, ServerUnavailable, UsageError
 from manyhands.model import Limits
-from manyhands.testing.contract.peer import Peer, eventually, message
+from manyhands.testing.contract.peer import PATIENCE_S, Peer, eventually, message
 from manyhands.testing.proxy import CuttingProxy
 from manyhands.wire.client import ClientWire
 
@@ -243,3 +243,27 @@ def test_a_closed_engine_opens_no_more_sessions(place: Place) -> None:
     assert peer.closings == [events.Closing("done")]
     with pytest.raises(UsageError):
         Peer(remote)
+
+
+def test_another_thread_can_end_the_wait_of_the_one_that_reads(peer: Peer) -> None:
+    waiter, outcome = Waiter(), list[bool]()
+    thread = threading.Thread(target=lambda: outcome.append(peer.port.wait(waiter, PATIENCE_S * 2)))
+    thread.start()
+    eventually(lambda: waiter.wake is not None, "the thread reads the socket")
+    waiter.set()
+    thread.join(PATIENCE_S)
+    assert outcome == [True]
+
+
+def test_a_nudge_makes_a_wait_return_early_whether_it_leads_or_follows(peer: Peer) -> None:
+    waiters, outcome = [Waiter(), Waiter()], list[bool]()
+    threads = [threading.Thread(target=lambda w=w: outcome.append(peer.port.wait(w, PATIENCE_S * 2))) for w in waiters]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: any(w.wake is not None for w in waiters), "one leads")
+    for waiter in waiters:
+        waiter.nudge()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert outcome == [False, False]
+    peer.ping()

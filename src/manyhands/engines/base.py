@@ -33,24 +33,36 @@ class Waiter:
     A bare lock: half the cost of threading.Event, and a wait of zero seconds costs nothing.
     """
 
-    __slots__ = ("_lock", "is_set")
+    __slots__ = ("_lock", "is_nudged", "is_set", "wake")
 
     def __init__(self) -> None:
         self.is_set = False
+        self.is_nudged = False
+        """Whether the wait shall return early; `Port.wait` lowers it when it does."""
+        self.wake: Callable[[], None] | None = None
+        """While the waiting thread sits somewhere else than in `block`: what makes it look here."""
         self._lock = threading.Lock()
         self._lock.acquire()
 
     def set(self) -> None:
         """End the wait; called once."""
         self.is_set = True
-        self.nudge()
+        self.rouse()
 
     def nudge(self) -> None:
-        """Make `block` return early although the wait is not over: its thread has something else to look at."""
+        """Make the wait return early although it is not over: its thread has something else to look at."""
+        self.is_nudged = True
+        self.rouse()
+
+    def rouse(self) -> None:
+        """Make the waiting thread look around; `Port.wait` goes on waiting if it finds nothing."""
         try:  # noqa: SIM105 - a context manager would cost as much as the rest
             self._lock.release()
-        except RuntimeError:  # already nudged, and nobody blocked since
+        except RuntimeError:  # roused already, and nobody blocked since
             pass
+        wake = self.wake
+        if wake is not None:
+            wake()
 
     def block(self, timeout_s: float) -> bool:
         """Wait at most timeout_s (below 0: for ever); whether it is set. Only one thread may wait. May return early."""
@@ -87,6 +99,8 @@ class Port(Protocol):
 
     def wait(self, waiter: Waiter, timeout_s: float) -> bool:
         """Block this thread until the waiter is set or timeout_s is over (below 0: no limit); whether it is set.
+
+        May return early, when the waiter was nudged.
 
         An engine behind a socket lets the waiting thread itself read it: one thread switch less for each answer.
         """

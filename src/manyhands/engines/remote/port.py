@@ -124,6 +124,9 @@ class RemotePort:
                     self._follow(waiter, _LONG_S if deadline is None else max(0.0, deadline - time.monotonic()))
                 if waiter.is_set or self._is_ended:
                     return waiter.is_set
+                if waiter.is_nudged:
+                    waiter.is_nudged = False
+                    return False
                 if deadline is not None and time.monotonic() >= deadline:
                     return False
         finally:
@@ -155,7 +158,7 @@ class RemotePort:
                 link.lose(link.transport, ServerUnavailable("This session has ended."))
             self._nudge_background()
             for follower in self._followers:
-                follower.nudge()
+                follower.rouse()
             if not self._reader:
                 link.close_dead()
         _forks.forget(self)
@@ -196,15 +199,15 @@ class RemotePort:
 
     def _lead(self, transport: Transport, waiter: Waiter, deadline: float | None) -> None:
         try:
-            while not waiter.is_set and transport is self._link.transport:
+            while not (waiter.is_set or waiter.is_nudged) and transport is self._link.transport:
                 left = None
                 if deadline is not None:
                     left = deadline - time.monotonic()
                     if left <= 0:
                         # One look for what is there already: a wait of 0 is a poll.
-                        self._step(transport, 0.0)
+                        self._step(transport, 0.0, waiter)
                         return
-                self._step(transport, left)
+                self._step(transport, left, waiter)
         finally:
             with self._lock:
                 self._pass_on()
@@ -223,16 +226,26 @@ class RemotePort:
         if self._link.transport is None:
             self._nudge_background()  # it reconnects
         elif self._followers:
-            self._followers[0].nudge()
+            self._followers[0].rouse()
         elif self._is_asleep:
             self._nudge_background()
 
-    def _step(self, transport: Transport, timeout_s: float | None) -> bool:
+    def _step(self, transport: Transport, timeout_s: float | None, waiter: Waiter | None = None) -> bool:
         """Wait for bytes and deliver what they bring; whether anything was delivered. Only the reader calls it."""
         link = self._link
         if self._own_replies:
             self._deliver([])
-        is_readable = transport.wait(timeout_s, for_writing=link.is_blocked)
+        if waiter is None:
+            is_readable = transport.wait(timeout_s, for_writing=link.is_blocked)
+        else:
+            # Another thread may end this wait too, not only what is read here.
+            waiter.wake = transport.interrupt
+            try:
+                if waiter.is_set or waiter.is_nudged:
+                    return False
+                is_readable = transport.wait(timeout_s, for_writing=link.is_blocked)
+            finally:
+                waiter.wake = None
         if link.is_blocked:
             with self._lock:
                 link.write()
