@@ -34,6 +34,7 @@ from manyhands.events import (
 )
 from manyhands.model import Delivery, Limits, Message, Settlement
 from manyhands.wire import ClientWire, ServerWire
+from manyhands.wire import client as client_module
 from manyhands.wire.client import HANDSHAKE_S
 
 FORGOT = Attached(ATTACHED.engine, ATTACHED.durability, ATTACHED.features, ATTACHED.limits, is_resumed=False)
@@ -151,6 +152,8 @@ def test_a_half_written_connection_sends_everything_again() -> None:
     client, _ = open_pair()
     client.send([put(1, bytes(3_000_000)), put(2)])
     assert client.data_to_send()  # a part of it left
+    client.connection_lost(1.0)
+    assert client.data_to_send() == []
     _, _, sent = again(client)
     assert [event for event in sent if not isinstance(event, Ping)] == [put(1, bytes(3_000_000)), put(2)]
 
@@ -325,6 +328,18 @@ def test_a_heartbeat_passes_between_the_chunks_of_a_large_body() -> None:
     assert any(isinstance(event, Ping) and event.rid for event in events)
     assert not any(isinstance(event, Put) for event in events)
     assert heard(client, server)[-1] == put(1, bytes(20_000_000))
+
+
+def test_a_heartbeat_never_cuts_a_frame_in_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "SEND_BYTES", 1)
+    client, server = open_pair()
+    client.send([put(1, bytes(3_000_000))])
+    events = []
+    for now in range(10, 200, 10):
+        client.tick(float(now))
+        events += pour(server, joined(client.data_to_send()))
+    assert sum(isinstance(event, Ping) and event.rid > 0 for event in events) > 3
+    assert put(1, bytes(3_000_000)) in events
 
 
 def test_every_part_of_a_large_body_is_a_sign_of_life_at_the_server() -> None:

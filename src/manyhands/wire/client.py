@@ -149,9 +149,7 @@ class ClientWire:
 
     def connection_lost(self, now: float) -> None:
         """The connection ended, for whatever reason. Requests are kept."""
-        if self._state is not _State.DOWN:
-            self._state = _State.DOWN
-            self._outbox.clear()
+        self._state = _State.DOWN
         self._attempts += 1
         self._lost_at = now
 
@@ -194,6 +192,10 @@ class ClientWire:
             elif kind is Withdraw and self._state is not _State.OPEN:
                 local += self._withdraw_here(request.target)  # type: ignore[union-attr]
         self._queue += requests
+        if local and self.attached is None:
+            # Before the first connection the queue is all there is: what was answered here must not be sent after all.
+            over = {getattr(reply, "rid", 0) for reply in local}
+            self._queue = [request for request in self._queue if getattr(request, "rid", 0) not in over]
         return local
 
     def _withdraw_here(self, target: int) -> list[Reply]:
@@ -210,7 +212,7 @@ class ClientWire:
 
     def data_to_send(self) -> list[Buffer]:
         """What to write now, about SEND_BYTES at most; call again when it was written, until it is empty."""
-        if self._outbox:
+        if self._outbox and self._state is not _State.DOWN:
             return self._next_portion()
         if self._state is not _State.OPEN:
             return []
