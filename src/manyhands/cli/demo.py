@@ -26,6 +26,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from manyhands.cli.options import JsonOption
+from manyhands.cli.output import print_json
 from manyhands.errors import ManyhandsError
 
 ADDRESS = re.compile(r"Workers can connect to (\S+)")
@@ -44,6 +46,7 @@ class Line(NamedTuple):
 def demo(
     workers: Annotated[int, typer.Option("--workers", min=1, max=16, help="How many worker processes.")] = 2,
     timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Give up after this many seconds.")] = 60.0,
+    as_json: JsonOption = False,
 ) -> None:
     """Run the tutorial's program: a master and two workers as three processes on this machine.
 
@@ -51,7 +54,7 @@ def demo(
     Example: manyhands demo
              manyhands demo --workers 4
     """
-    Demo(workers, time.monotonic() + timeout_s).run()
+    Demo(workers, time.monotonic() + timeout_s, as_json=as_json).run()
 
 
 def programs_folder() -> Path:
@@ -63,7 +66,8 @@ def programs_folder() -> Path:
 class Demo:
     """The three processes and what they have said so far. Whatever happens, none of them outlives `run`."""
 
-    def __init__(self, workers: int, deadline_mono: float) -> None:
+    def __init__(self, workers: int, deadline_mono: float, *, as_json: bool) -> None:
+        self._as_json = as_json
         self._worker_names = [f"worker {n}" for n in range(1, workers + 1)]
         self._deadline_mono = deadline_mono
         self._processes: dict[str, subprocess.Popen[str]] = {}
@@ -87,7 +91,9 @@ class Demo:
         """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         try:
-            with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as progress:
+            with Progress(
+                *columns, console=self._console, disable=self._as_json or not self._console.is_terminal
+            ) as progress:
                 bar = progress.add_task("results", total=TASKS)
                 self._start("master", "master.py", "127.0.0.1:0")
                 self._follow(progress, bar)
@@ -95,6 +101,11 @@ class Demo:
             for process in self._processes.values():
                 process.kill()
                 process.wait()
+        if self._as_json:
+            print_json(
+                {"results": self._results, "tasks": TASKS, "shares": [self._squared[name] for name in self._worker_names]}
+            )
+            return
         shares = ", ".join(f"{name}: {self._squared[name]}" for name in self._worker_names)
         self._console.print(f"{self._results} of {TASKS} results from {len(self._worker_names) + 1} processes ({shares}).")
 
@@ -146,4 +157,7 @@ class Demo:
             raise ManyhandsError(f"The demo got {self._results} of {TASKS} results; what the programs printed is above.")
 
     def _show(self, progress: Progress, program: str, text: str) -> None:
+        if self._as_json:
+            print_json({"program": program, "line": text})
+            return
         progress.console.print(Text.assemble((f"{program:>9}", COLORS.get(program, "blue")), " │ ", text))

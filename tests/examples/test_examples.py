@@ -1,0 +1,124 @@
+"""Every example, run as its reader would: each program a process of its own, with only an address given."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from conftest import Start
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SQUARE = re.compile(r"Result: (\d+) \* \1 = (\d+)")
+
+pytestmark = pytest.mark.programs
+
+
+def address_in(text: str, before: str) -> str:
+    found = re.search(rf"{before} (\S+)", text)
+    assert found, text
+    return found[1]
+
+
+@pytest.mark.parametrize(("folder", "listen"), [("tutorial", "127.0.0.1:0"), ("native", "tcp://127.0.0.1:0")])
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_the_tutorial_s_task_is_done_by_any_number_of_workers(start: Start, folder: str, listen: str, workers: int) -> None:
+    master = start("master", EXAMPLES / folder / "master.py", listen)
+    master.prints("Workers can connect to")
+    address = address_in(master.out, "connect to")
+    hands = [start(f"worker{n}", EXAMPLES / folder / "worker.py", address) for n in range(workers)]
+    for program in (master, *hands):
+        program.ends_quietly()
+    results = SQUARE.findall(master.out)
+    assert len(results) == 10
+    assert all(int(n) ** 2 == int(square) for n, square in results)
+    assert "master exit." in master.out
+    assert all("worker exit." in hand.out for hand in hands)
+    assert sum(hand.out.count("run task") for hand in hands) == 10
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("folder", "listen"), [("tutorial", "127.0.0.1:0"), ("native", "tcp://127.0.0.1:0")])
+def test_a_worker_killed_in_the_middle_of_a_task_loses_nothing(start: Start, folder: str, listen: str) -> None:
+    master = start("master", EXAMPLES / folder / "master.py", listen)
+    master.prints("Workers can connect to")
+    address = address_in(master.out, "connect to")
+    doomed = start("doomed", EXAMPLES / folder / "worker.py", address)
+    doomed.prints("run task")
+    doomed.kill()
+    worker = start("worker", EXAMPLES / folder / "worker.py", address)
+    master.ends_quietly()
+    worker.ends_quietly()
+    assert len(SQUARE.findall(master.out)) == 10
+
+
+def test_the_wrong_key_does_not_get_in(start: Start) -> None:
+    master = start("master", EXAMPLES / "tutorial" / "master.py", "127.0.0.1:0")
+    master.prints("Workers can connect to")
+    worker = start(
+        "worker",
+        EXAMPLES / "tutorial" / "worker.py",
+        address_in(master.out, "connect to"),
+        env={"MANYHANDS_AUTHKEY": "wrong"},
+    )
+    assert worker.ends() != 0
+    assert "AuthenticationFailed" in worker.err.splitlines()[-1]
+    assert "run task" not in worker.out
+
+
+def write_logs(folder: Path, files: int) -> Counter[str]:
+    """Log files with a known number of lines of each level."""
+    totals: Counter[str] = Counter()
+    for number in range(files):
+        levels = ["INFO"] * (number + 3) + ["WARNING"] * (number % 3) + ["ERROR"] * (number % 2)
+        totals.update(levels)
+        text = "".join(
+            f"2026-11-22 12:00:{n % 60:02} {level} something happened, not an INFO by itself\n"
+            for n, level in enumerate(levels)
+        )
+        (folder / f"machine{number}.log").write_text(text)
+    return totals
+
+
+def test_the_logs_of_a_shared_folder_are_counted(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    totals = write_logs(folder, 12)
+    collector = start("collector", EXAMPLES / "logs" / "collector.py", "12", "tcp://127.0.0.1:0")
+    collector.prints("Listening on")
+    url = address_in(collector.out, "Listening on")
+    workers = [start(f"worker{n}", EXAMPLES / "logs" / "worker.py", url) for n in range(2)]
+    producer = start("producer", EXAMPLES / "logs" / "producer.py", str(folder), url)
+    for program in (producer, collector, *workers):
+        program.ends_quietly()
+    assert json.loads(collector.out.splitlines()[-1]) == dict(totals)
+    assert sum(worker.out.count("counted ") for worker in workers) == 12
+
+
+@pytest.mark.faults
+def test_a_log_worker_killed_half_way_through_a_file_costs_nothing(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    totals = write_logs(folder, 6)
+    collector = start("collector", EXAMPLES / "logs" / "collector.py", "6", "tcp://127.0.0.1:0")
+    collector.prints("Listening on")
+    url = address_in(collector.out, "Listening on")
+    producer = start("producer", EXAMPLES / "logs" / "producer.py", str(folder), url)
+    producer.ends_quietly()
+    # A worker that never gets further than having a file in hand.
+    stuck = tmp_path / "stuck.py"
+    stuck.write_text(
+        "import sys, time, manyhands as mh\n"
+        "with mh.connect(sys.argv[1]).queue('files').receive() as delivery:\n"
+        "    print('has', delivery.value); time.sleep(600)\n"
+    )
+    doomed = start("doomed", stuck, url)
+    doomed.prints("has")
+    doomed.kill()
+    worker = start("worker", EXAMPLES / "logs" / "worker.py", url)
+    collector.ends_quietly()
+    worker.ends_quietly()
+    assert json.loads(collector.out.splitlines()[-1]) == dict(totals)
