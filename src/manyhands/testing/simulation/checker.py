@@ -40,6 +40,7 @@ class Checker:
         self.results: dict[str, str] = {}
         """Task to the id of the message that carried its result."""
         self.runs: defaultdict[str, list[Run]] = defaultdict(list)
+        self._messages: dict[str, str] = {}
         self.faults: list[Fault] = []
         self._current: dict[str, int] = {}
         self._message_of: dict[int, str] = {}
@@ -54,10 +55,12 @@ class Checker:
     def put_acked(self, task: str) -> None:
         self.acked.add(task)
 
-    def ran(self, task: str, worker: str, token: int, at: float) -> None:
-        """A worker's get returned this task (I2, and the first half of I4)."""
+    def ran(self, task: str, message_id: str, worker: str, token: int, at: float) -> None:
+        """A worker's get returned this task (I2, I6, and the first half of I4)."""
         if task not in self.attempted:
             raise Violation(f"I2: {worker} was given {task!r}, which nobody put")
+        if self._messages.setdefault(task, message_id) != message_id:
+            raise Violation(f"I6: {task!r} was put once and is there twice: {message_id} and {self._messages[task]}")
         if any(run.token == token for run in self.runs[task]):
             raise Violation(f"I4: {task!r} was returned twice under one lease, token {token}")
         self.runs[task].append(Run(worker, token, at))

@@ -1,13 +1,14 @@
 """A simulated process: the shipped ClientState over the shipped ClientWire, with a program on top.
 
-A program is a generator. It yields a `Call` to wait for its answer, or a number of seconds to let pass; everything else
-it does through the client's verbs, which do what the threaded client's shell does and nothing more.
+A program is a generator. It yields a `Call` to wait for its answer, a `Wait` to do so for a limited time, or a number of
+seconds to let pass; everything else it does through the client's verbs, which do what the threaded client's shell does.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator
+from typing import NamedTuple
 
 from manyhands.auth import Keyring
 from manyhands.client.state import Call, ClientState, Held
@@ -19,8 +20,17 @@ from manyhands.testing.simulation.network import End, Network
 from manyhands.testing.simulation.schedule import Event, Schedule
 from manyhands.wire import ClientWire
 
-Program = Generator["Call | float", None, None]
 CONSUMER = "main"
+
+
+class Wait(NamedTuple):
+    """Go on when the call is over, or at `until` without."""
+
+    call: Call
+    until: float
+
+
+Program = Generator[Call | Wait | float, None, None]
 
 
 class SimClient:
@@ -180,10 +190,19 @@ class SimClient:
         self._flush()
         if isinstance(wanted, float):
             self._schedule.after(wanted, self._guarded(self._go_on))
-        elif wanted.is_over():
+            return
+        call = wanted.call if isinstance(wanted, Wait) else wanted
+        if call.is_over():
             self._schedule.after(0.0, self._guarded(self._go_on))
-        else:
-            self._waits_for = wanted
+            return
+        self._waits_for = call
+        if isinstance(wanted, Wait):
+            self._schedule.after(wanted.until - self.now, self._guarded(lambda: self._give_up(call)))
+
+    def _give_up(self, call: Call) -> None:
+        if self._waits_for is call:
+            self._waits_for = None
+            self._go_on()
 
     # -- what programs do ------------------------------------------------------------------------------------------
 
@@ -196,8 +215,15 @@ class SimClient:
     def put(self, queue: str, messages: list[Message], wait_s: float = FOREVER) -> Call:
         return self.state.put(self.state.queue(queue), messages, wait_s)
 
-    def get(self, queue: str, timeout_s: float | None = None) -> Generator[Call | float, None, Held | None]:
-        """The next delivery under an implicit lease, or None when there was none in time."""
+    def get(
+        self, queue: str, timeout_s: float | None = None, patience_s: float = 5.0
+    ) -> Generator[Call | Wait | float, None, Held | None]:
+        """The next delivery under an implicit lease, or None when there was none in time.
+
+        Args:
+            patience_s: how long after its timeout (without one: after the beginning) the call is given up if the engine has
+                not ended it, as an interrupted get is.
+        """
         state, known = self.state, self.state.queue(queue)
         state.refused.pop(CONSUMER, None)
         if self.wire.attached is not None and self.wire.attached is not state.attached:
@@ -207,7 +233,10 @@ class SimClient:
         if held is None:
             deadline = None if timeout_s is None else self.now + timeout_s
             call = state.ask(known, CONSUMER, 1, deadline, self.now)
-            yield call
+            yield Wait(call, (deadline or self.now) + patience_s)
+            if not call.is_over():
+                state.cancel(call)
+                return None
             if not call.held:
                 if isinstance(call.reply, Failed):
                     raise Violation(f"{self.name}: get failed: {call.reply.text}")

@@ -13,24 +13,33 @@ TASKS, RESULTS = "tasks", "results"
 
 
 class Journal:
-    """What a producer wrote down before it died: how many of its numbers were acknowledged."""
+    """What a producer wrote down before it died: how many of its numbers were acknowledged, how often it was started."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.acked = 0
+        self.starts = 0
 
 
 def producer(client: SimClient, name: str, journal: Journal, checker: Checker, rng: random.Random, bound: int) -> Program:
-    """Put numbers, some alone and some in batches, under ids of its own, from where its journal ends."""
+    """Put numbers, some alone and some in batches, from where its journal ends.
+
+    A producer with an even name gives ids of its own: what was in doubt when it died is put again under the same id. Another
+    cannot know, so it goes on with fresh tasks; what was in doubt may be there or not, but never twice.
+    """
     yield client.declare(TASKS, bound)
+    journal.starts += 1
+    gives_ids = int(name[1:]) % 2 == 0
     while journal.acked < journal.total:
         n = min(rng.choice((1, 1, 1, 2, 5)), journal.total - journal.acked, bound or 5)
-        tasks = [f"{name}:{number}" for number in range(journal.acked, journal.acked + n)]
+        prefix = name if gives_ids else f"{name}.{journal.starts}"
+        tasks = [f"{prefix}:{number}" for number in range(journal.acked, journal.acked + n)]
+        messages = []
         for task in tasks:
             checker.putting(task)
-        messages = [
-            Message(task, task.encode(), priority=rng.choice((0, 0, 0, 3)), options=Options(dedupe=True)) for task in tasks
-        ]
+            message_id = task if gives_ids else rng.randbytes(8).hex()
+            options = Options(dedupe=True) if gives_ids else None
+            messages.append(Message(message_id, task.encode(), priority=rng.choice((0, 0, 0, 3)), options=options))
         call = client.put(TASKS, messages)
         yield call
         if isinstance(call.reply, Failed):
@@ -44,11 +53,11 @@ def producer(client: SimClient, name: str, journal: Journal, checker: Checker, r
 def worker(client: SimClient, checker: Checker, rng: random.Random, work_s: float) -> Program:
     """Square numbers for ever: get, work, put the result under the lease, get the next."""
     while True:
-        held = yield from client.get(TASKS, rng.choice((None, None, 5.0)))
+        held = yield from client.get(TASKS, rng.choice((None, None, 5.0)), patience_s=rng.choice((5.0, 5.0, 5.0, 0.01)))
         if held is None:
             continue
         task = held.delivery.message.body.decode()
-        checker.ran(task, client.name, held.delivery.token, client.now)
+        checker.ran(task, held.delivery.message.id, client.name, held.delivery.token, client.now)
         if rng.random() < 0.9 or work_s > 0.1:
             yield rng.uniform(0.0, work_s * 2)
         if rng.random() < 0.01:

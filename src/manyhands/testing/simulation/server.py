@@ -240,9 +240,9 @@ class SimServer:
                     self._checker.settled(settlement.token, connection.session)
 
     def dead(self, queue: str) -> set[str]:
-        """The ids of the committed dead letters."""
+        """The bodies of the committed dead letters."""
         return {
-            stored.message.id
+            stored.message.body.decode()
             for stored in self.disk.store.snapshot().messages
             if stored.died_at > 0 and stored.queue == queue
         }
