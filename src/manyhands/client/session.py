@@ -186,6 +186,8 @@ class ClientSession:
             if self.gone is not None:
                 raise self.gone
             until = own_until
+            if self.state.is_closing and self.port.attached is not self.state.attached:
+                self.reattached()  # it came back
             if self.state.is_closing:
                 if ends_with_goodbye:
                     return False

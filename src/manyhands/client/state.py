@@ -474,7 +474,8 @@ class ClientState:
 
     def on_replies(self, replies: Sequence[Reply], now: float) -> None:
         """Take in answers and unasked events, in order."""
-        self.is_closing = False
+        if self.is_closing and not all(map(_is_empty_answer, replies)):
+            self.is_closing = False
         for reply in replies:
             if isinstance(reply, Recall):
                 self._on_recall(reply, now)
@@ -559,3 +560,8 @@ class ClientState:
             n = to_give_back(len(queue.prefetched), recall.n, running_s)
             tokens = sorted(queue.prefetched.pop().token for _ in range(n))
         self.outbox.append(Recalled(recall.queue, tokens))
+
+
+def _is_empty_answer(reply: Reply) -> bool:
+    """Whether a port may have given this answer itself, to a wait that was withdrawn while there is no server."""
+    return isinstance(reply, Granted) and not reply.deliveries
