@@ -24,7 +24,7 @@ AllOption = Annotated[bool, typer.Option("--all", help="All of the queue.")]
 @app.command("list")
 def list_letters(
     queue: Annotated[str, typer.Argument(help="Only this queue.", metavar="[QUEUE]", show_default=False)] = "",
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, metavar="N", help="How many at most.")] = 100,
     url: UrlOption = None,
     authkey: AuthkeyOption = None,
     as_json: JsonOption = False,

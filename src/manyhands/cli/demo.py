@@ -44,8 +44,10 @@ class Line(NamedTuple):
 
 
 def demo(
-    workers: Annotated[int, typer.Option("--workers", min=1, max=16, help="How many worker processes.")] = 2,
-    timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Give up after this many seconds.")] = 60.0,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=16, metavar="N", help="How many worker processes.")] = 2,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=1, metavar="SECONDS", help="Give up after this many seconds.")
+    ] = 60.0,
     as_json: JsonOption = False,
 ) -> None:
     """Run the tutorial's program: a master and two workers as three processes on this machine.

@@ -42,7 +42,7 @@ def list_queues(url: UrlOption = None, authkey: AuthkeyOption = None, as_json: J
 @app.command()
 def peek(
     queue: QueueArgument,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, metavar="N", help="How many at most.")] = 20,
     url: UrlOption = None,
     authkey: AuthkeyOption = None,
     as_json: JsonOption = False,

@@ -22,7 +22,12 @@ from manyhands.model import Durability
 def serve(
     url: Annotated[str, typer.Argument(help="Where to listen; port 0 is any free one.", metavar="[URL]")] = DEFAULT_URL,
     store: Annotated[
-        str, typer.Option("--store", help="Where the queues live: memory:// or sqlite:///file.db (four slashes: absolute).")
+        str,
+        typer.Option(
+            "--store",
+            metavar="STORE",
+            help="Where the queues live: memory:// or sqlite:///file.db (four slashes: absolute).",
+        ),
     ] = "memory://",
     authkey: AuthkeyOption = None,
     insecure: Annotated[

@@ -27,7 +27,9 @@ NUMBERS = frozenset({"ready", "leased", "delayed", "dead", "waiting", "in/s", "d
 
 def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C.")] = False,
-    interval_s: Annotated[float, typer.Option("--interval", min=0.05, help="Seconds between the samples.")] = 1.0,
+    interval_s: Annotated[
+        float, typer.Option("--interval", min=0.05, metavar="SECONDS", help="Seconds between the samples.")
+    ] = 1.0,
     url: UrlOption = None,
     authkey: AuthkeyOption = None,
     as_json: JsonOption = False,
