@@ -174,6 +174,29 @@ def test_a_body_over_the_limit_is_refused_at_the_sender() -> None:
     assert caught.value.limit_bytes == 100_000
 
 
+def test_what_the_server_would_close_the_connection_for_is_refused_at_the_sender() -> None:
+    body = bytes(100_000)
+    encoder = FrameEncoder(max_body_bytes=1_000_000)
+    with pytest.raises(PayloadTooLarge, match="Put fewer messages at once"):
+        encoder.encode([Put(1, "q", 1, 1, [Message(str(i), body) for i in range(20)])])
+    with pytest.raises(PayloadTooLarge, match="Put fewer messages at once"):
+        encoder.encode([Put(1, "q", 1, 1, [Message(str(i), body[:60_000]) for i in range(300)])])
+
+
+def test_many_large_requests_at_once_stay_within_what_a_server_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "_BATCH_BODIES_BYTES", 500_000)
+    events = [Put(i, "q", i, 1, [Message(str(i), bytes(100_000))]) for i in range(1, 100)]
+    stream = joined(FrameEncoder(max_body_bytes=1_000_000).encode(events))
+    assert pour(FrameDecoder(ATTACHING, max_body_bytes=1_000_000), stream) == events
+
+
+def test_a_grant_of_many_bodies_below_the_limit_of_large_ones_arrives_whole() -> None:
+    granted = Granted(1, [Delivery(i, 1, Message(str(i), bytes(60_000))) for i in range(1, 400)])
+    encoder = FrameEncoder(max_body_bytes=1_000_000, max_pending_bytes=frames.CLIENT_PENDING_BYTES)
+    decoder = FrameDecoder(TO_CLIENT, max_body_bytes=1_000_000, max_pending_bytes=frames.CLIENT_PENDING_BYTES)
+    assert pour(decoder, joined(encoder.encode([granted]))) == [granted]
+
+
 def test_a_view_that_the_caller_still_holds_does_not_stop_a_body_from_growing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "GROW_BYTES", 50_000)
     event = Put(1, "q", 1, 1, [Message("a", LARGE)])

@@ -43,7 +43,7 @@ from manyhands.model import HEARTBEAT_S, MAX_BODY_BYTES
 from manyhands.retry import backoff_s
 from manyhands.wire import handshake
 from manyhands.wire.bodies import any_over, large
-from manyhands.wire.frames import NOT_ENCODABLE, TO_CLIENT, Buffer, FrameDecoder, FrameEncoder
+from manyhands.wire.frames import CLIENT_PENDING_BYTES, NOT_ENCODABLE, TO_CLIENT, Buffer, FrameDecoder, FrameEncoder
 
 HANDSHAKE_S = 5.0
 """A server that has not welcomed us by then is none of ours."""
@@ -143,8 +143,7 @@ class ClientWire:
         self._has_sent = self._is_ping_due = False
         self._reader = handshake.MessageReader()
         self._encoder = FrameEncoder(max_body_bytes=self._max_body_bytes)
-        # A grant may carry many large bodies, and this server has proved that it has the key.
-        self._decoder = FrameDecoder(TO_CLIENT, max_body_bytes=self._max_body_bytes, max_pending_bytes=2**62)
+        self._decoder = FrameDecoder(TO_CLIENT, max_body_bytes=self._max_body_bytes, max_pending_bytes=CLIENT_PENDING_BYTES)
         self._outbox.clear()
 
     def connection_lost(self, now: float) -> None:

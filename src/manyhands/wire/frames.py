@@ -45,9 +45,13 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 MAX_ERROR_BYTES = 1024
 GROW_BYTES = 4 * 1024 * 1024
 MAX_UNFINISHED_BODIES = 8
+CLIENT_PENDING_BYTES = 2**62
+"""What a client takes in bodies before their batch: a grant may carry many, and its server has the key."""
 BODY_OVERHEAD_BYTES = 1024
 """Counted for each body beside its size, so that a million tiny ones are not free."""
 
+_BATCH_BODIES_BYTES = 64 * 1024 * 1024  # more in one batch only when a single event has more
+_LEAST_BODY_BYTES = 1024  # what leaves an event that is over max_body_bytes even without its large bodies
 _FIRST_BUFFER_BYTES = 4 * 1024
 _BUFFER_BYTES = 256 * 1024
 _DIRECT_BYTES = 16 * 1024
@@ -84,10 +88,16 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class FrameEncoder:
-    """One direction of one connection: events in, buffers for a vectored write out."""
+    """One direction of one connection: events in, buffers for a vectored write out.
 
-    def __init__(self, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    Args:
+        max_body_bytes: the receiver's limit.
+        max_pending_bytes: how much the receiver takes in bodies before their batch; None is 2 x max_body_bytes.
+    """
+
+    def __init__(self, *, max_body_bytes: int = MAX_BODY_BYTES, max_pending_bytes: int | None = None) -> None:
         self.max_body_bytes = max_body_bytes
+        self._max_pending_bytes = max_pending_bytes
         self._number = 0
 
     def encode(self, events: Sequence[Any]) -> list[Buffer]:
@@ -100,15 +110,20 @@ class FrameEncoder:
             PayloadTooLarge: a body, or one event as a whole, is over max_body_bytes; nothing was encoded.
         """
         if bodies.any_over(events, INLINE_BODY_BYTES):
-            return self._encode_with_bodies(events)
+            return self._encode_with_bodies(events, INLINE_BODY_BYTES)
         payload = _encode(events)
         if len(payload) <= INLINE_BODY_BYTES:
             return [HEADER.pack(len(payload), BATCH, 0, 0) + payload]
         if len(payload) <= MAX_FRAME_BYTES:
             return [HEADER.pack(len(payload), BATCH, 0, 0), memoryview(payload)]
-        return self._split(events, payload, 0)
+        if len(events) > 1:
+            return self._halves(events)
+        if len(payload) > self.max_body_bytes:
+            return self._encode_with_bodies(events, _LEAST_BODY_BYTES)
+        self._check_pending(len(payload))
+        return self._as_body(payload, 0)
 
-    def _encode_with_bodies(self, events: Sequence[Any]) -> list[Buffer]:
+    def _encode_with_bodies(self, events: Sequence[Any], least_bytes: int) -> list[Buffer]:
         for body in bodies.large(events, self.max_body_bytes):
             raise PayloadTooLarge(
                 f"A body of {len(body)} bytes is over the limit of {self.max_body_bytes} (max_body_bytes); "
@@ -116,7 +131,11 @@ class FrameEncoder:
                 size_bytes=len(body),
                 limit_bytes=self.max_body_bytes,
             )
-        light, taken = bodies.take_out(events, INLINE_BODY_BYTES)
+        light, taken = bodies.take_out(events, least_bytes)
+        pending = sum(len(body) + BODY_OVERHEAD_BYTES for _, _, body in taken)
+        if len(events) > 1 and pending > _BATCH_BODIES_BYTES:
+            return self._halves(events)
+        self._check_pending(pending)
         places: list[bodies.Place] = []
         buffers: list[Buffer] = []
         for event, item, body in taken:
@@ -125,16 +144,26 @@ class FrameEncoder:
         if len(payload) <= MAX_FRAME_BYTES:
             buffers += (HEADER.pack(len(payload), BATCH, NAMES_BODIES, 0), memoryview(payload))
             return buffers
-        if len(events) == 1:
-            return buffers + self._as_body(payload, NAMES_BODIES)
+        if len(events) > 1:
+            return self._halves(events)
+        if len(payload) > self.max_body_bytes and least_bytes > _LEAST_BODY_BYTES:
+            return self._encode_with_bodies(events, _LEAST_BODY_BYTES)
+        self._check_pending(pending + len(payload))
+        return buffers + self._as_body(payload, NAMES_BODIES)
+
+    def _halves(self, events: Sequence[Any]) -> list[Buffer]:
         middle = len(events) // 2
         return self.encode(events[:middle]) + self.encode(events[middle:])
 
-    def _split(self, events: Sequence[Any], payload: bytes, flags: int) -> list[Buffer]:
-        if len(events) == 1:
-            return self._as_body(payload, flags)
-        middle = len(events) // 2
-        return self.encode(events[:middle]) + self.encode(events[middle:])
+    def _check_pending(self, pending: int) -> None:
+        """Refuse here what the receiver would close the connection for."""
+        limit = 2 * self.max_body_bytes if self._max_pending_bytes is None else self._max_pending_bytes
+        if pending + BODY_OVERHEAD_BYTES > limit:
+            raise PayloadTooLarge(
+                f"One request carries {pending} bytes; the server takes at most {limit}. Put fewer messages at once.",
+                size_bytes=pending,
+                limit_bytes=limit,
+            )
 
     def _as_body(self, payload: bytes, flags: int) -> list[Buffer]:
         if len(payload) > self.max_body_bytes:

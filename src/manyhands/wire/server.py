@@ -19,7 +19,16 @@ from manyhands.errors import AuthenticationFailed, ManyhandsError, PayloadTooLar
 from manyhands.events import Attach, Attached, Failed, Ping, Reply, Request
 from manyhands.model import MAX_BODY_BYTES
 from manyhands.wire import handshake
-from manyhands.wire.frames import ATTACHING, NOT_ENCODABLE, TO_SERVER, Buffer, FrameDecoder, FrameEncoder, error_frame
+from manyhands.wire.frames import (
+    ATTACHING,
+    CLIENT_PENDING_BYTES,
+    NOT_ENCODABLE,
+    TO_SERVER,
+    Buffer,
+    FrameDecoder,
+    FrameEncoder,
+    error_frame,
+)
 
 
 class Authenticated(msgspec.Struct, frozen=True):
@@ -147,7 +156,7 @@ class ServerWire:
                 events.append(answer)
         if self._state is _State.ATTACH:
             self._reader = None
-            self._encoder = FrameEncoder(max_body_bytes=self._max_body_bytes)
+            self._encoder = FrameEncoder(max_body_bytes=self._max_body_bytes, max_pending_bytes=CLIENT_PENDING_BYTES)
             self._decoder = FrameDecoder(ATTACHING, max_body_bytes=self._max_body_bytes)
             events += self._attached_first(cast(list[ServerEvent], self._decoder.feed(reader.arrived)))
         return events
