@@ -3,6 +3,7 @@
  *
  *   MANYHANDS_TRACE_FOLDER   absolute folder whose files are watched
  *   MANYHANDS_TRACE_LOG      the log, outside that folder
+ *   MANYHANDS_FAIL_SYNC      if set, a number n: the n-th sync of the store's log (`-wal`) fails with EIO
  *
  * A record: kind (1 byte: O open-and-truncate, W write, S sync, T truncate, R rename, U unlink), name length (uint32),
  * offset or size (uint64), data length (uint64), name, data. Numbers are in the machine's byte order. One lock is held
@@ -10,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -50,6 +52,15 @@ static int is_watched_path(const char *path) {
 }
 
 static const char *watched(int fd) { return fd >= 0 && fd < MAX_FDS ? names[fd] : NULL; }
+
+static int fails_now(const char *name) {
+    static int left = -1;
+    if (left < 0)
+        left = getenv("MANYHANDS_FAIL_SYNC") ? atoi(getenv("MANYHANDS_FAIL_SYNC")) : 0;
+    if (left == 0 || name == NULL || strlen(name) < 4 || strcmp(name + strlen(name) - 4, "-wal") != 0)
+        return 0;
+    return --left == 0;
+}
 
 static void put(const void *data, size_t length) {
     const char *at = data;
@@ -135,7 +146,7 @@ PWRITE(pwrite64, off64_t)
 #define SYNC(name)                                                                                                             \
     int name(int fd) {                                                                                                         \
         pthread_mutex_lock(&lock);                                                                                             \
-        int result = REAL(name)(fd);                                                                                           \
+        int result = fails_now(watched(fd)) ? (errno = EIO, -1) : REAL(name)(fd);                                              \
         if (result == 0 && watched(fd))                                                                                        \
             record('S', watched(fd), 0, "", 0);                                                                                \
         pthread_mutex_unlock(&lock);                                                                                           \

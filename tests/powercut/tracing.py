@@ -51,8 +51,13 @@ def compile_shim(folder: Path) -> Path:
     return library
 
 
-def run(shim: Path, folder: Path, *, seed: int, planted: str = "") -> list[Record]:
-    """Run the workload on a new store in folder, and return everything it did to the files there."""
+def run(shim: Path, folder: Path, *, seed: int, planted: str = "", fail_sync: int = 0) -> list[Record]:
+    """Run the workload on a new store in folder, and return everything it did to the files there.
+
+    Args:
+        planted: a bug that the workload's process shall carry.
+        fail_sync: the how manieth sync of the store's log the disk shall refuse; 0 is none.
+    """
     store, log = folder / "store", folder / "log"
     store.mkdir(parents=True)
     environment = {
@@ -61,6 +66,7 @@ def run(shim: Path, folder: Path, *, seed: int, planted: str = "") -> list[Recor
         "MANYHANDS_TRACE_FOLDER": str(store),
         "MANYHANDS_TRACE_LOG": str(log),
         "MANYHANDS_PLANT": planted,
+        "MANYHANDS_FAIL_SYNC": str(fail_sync),
     }
     command = [sys.executable, str(HERE / "workload.py"), str(store), str(seed)]
     done = subprocess.run(command, env=environment, timeout=120, capture_output=True, text=True, check=False)

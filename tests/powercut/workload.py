@@ -134,6 +134,7 @@ def main(folder: Path, seed: int) -> None:
                 peer.wait()
             engine.close()
             engine = SqliteEngine(folder / "jobs.db")
+            marks.write(what="open")
             for peer in peers:
                 peer.attach(engine)
         for number, peer in enumerate(peers):

@@ -43,7 +43,7 @@ from manyhands.model import Attempt, Message
 
 _FULL, _NORMAL = 2, 1  # what PRAGMA synchronous answers
 _NEXT_N_BLOCK = 1 << 20
-CHECKPOINT_PAGES = 4096
+CHECKPOINT_PAGES = 1000  # 4 MB: what a full disk must still have room for, see reserve.py
 CHECKPOINT_COMMITS = 2000
 _LARGE_BYTES = 64 * 1024
 _HUGE_BYTES = 1024 * 1024

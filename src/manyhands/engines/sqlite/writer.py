@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -225,11 +226,13 @@ class Writer:
             if now.mono >= self._prune_at:
                 self._prune_at = now.mono + _PRUNE_EVERY_S
                 self._store.prune(now.wall, watermark_kept_s=self._limits.watermark_kept_s)
-            self._store.checkpoint_if_due()
-        except DiskFull:
-            self._run_full(now)
+            try:
+                self._store.checkpoint_if_due()
+            except DiskFull:
+                self._run_full(now)
         except EngineError as error:
             self._stop(error)
+            return
         if self._is_full and now.mono >= self._look_for_room_at:
             self._look_for_room_at = now.mono + _LOOK_FOR_ROOM_EVERY_S
             if self._reserve.hold():
@@ -239,8 +242,10 @@ class Writer:
     # -- when the disk is full, or fails ------------------------------------------------------------------------------
 
     def _run_full(self, now: Now) -> None:
-        self._reserve.free()
         self._look_for_room_at = now.mono + _LOOK_FOR_ROOM_EVERY_S
+        if self._reserve.free():
+            with suppress(DiskFull):  # then what is left of the room is for the log to grow into
+                self._store.checkpoint()
         if not self._is_full:
             self._is_full = True
             log.error("disk full, puts are refused until there is room path=%s", self._store.path)
@@ -279,8 +284,11 @@ class Writer:
         Parked requests are answered Failed too, because the core that knew their places in line is gone.
         """
         if isinstance(error, DiskFull):
-            self._run_full(now)
-        elif isinstance(error, EngineError):
+            try:
+                self._run_full(now)
+            except EngineError as worse:
+                error = worse
+        if isinstance(error, EngineError) and not isinstance(error, DiskFull):
             self._stop(error, batch)
             return
         log.error("batch failed, nothing of it was stored; read again from disk path=%s", self._store.path, exc_info=error)
