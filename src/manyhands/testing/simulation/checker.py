@@ -45,6 +45,7 @@ class Checker:
         self._current: dict[str, int] = {}
         self._message_of: dict[int, str] = {}
         self._ended: set[int] = set()
+        self._done: set[str] = set()
         self._holder: dict[int, str] = {}
 
     # -- what programs saw -----------------------------------------------------------------------------------------
@@ -75,7 +76,9 @@ class Checker:
     # -- what the server let out -----------------------------------------------------------------------------------
 
     def granted(self, message_id: str, token: int, session: str) -> None:
-        """A committed delivery left the server (I3)."""
+        """A committed delivery left the server (I3, I6)."""
+        if message_id in self._done:
+            raise Violation(f"I6: {message_id!r} was done, and is given out again as {token}")
         if token in self._message_of:
             raise Violation(f"I3: token {token} was given out twice")
         if token <= self._current.get(message_id, 0):
@@ -84,8 +87,8 @@ class Checker:
         self._message_of[token] = message_id
         self._holder[token] = session
 
-    def settled(self, token: int, session: str) -> None:
-        """A committed settlement was accepted for the first time (I3)."""
+    def settled(self, token: int, session: str, *, is_done: bool) -> None:
+        """A committed settlement was accepted for the first time (I3); is_done: the message will not come again."""
         message_id = self._message_of.get(token)
         if message_id is None:
             raise Violation(f"I3: token {token} was settled and never given out")
@@ -96,6 +99,8 @@ class Checker:
         if token in self._ended:
             raise Violation(f"I3: token {token} was settled twice")
         self._ended.add(token)
+        if is_done:
+            self._done.add(message_id)
 
     # -- faults ----------------------------------------------------------------------------------------------------
 

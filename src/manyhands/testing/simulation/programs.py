@@ -21,7 +21,9 @@ class Journal:
         self.starts = 0
 
 
-def producer(client: SimClient, name: str, journal: Journal, checker: Checker, rng: random.Random, bound: int) -> Program:
+def producer(
+    client: SimClient, name: str, journal: Journal, checker: Checker, rng: random.Random, bound: int, pause_s: float
+) -> Program:
     """Put numbers, some alone and some in batches, from where its journal ends.
 
     A producer with an even name gives ids of its own: what was in doubt when it died is put again under the same id. Another
@@ -47,7 +49,7 @@ def producer(client: SimClient, name: str, journal: Journal, checker: Checker, r
         for task in tasks:
             checker.put_acked(task)
         journal.acked += n
-        yield rng.uniform(0.0, 0.01)
+        yield rng.uniform(0.0, pause_s)
 
 
 def worker(client: SimClient, checker: Checker, rng: random.Random, work_s: float) -> Program:

@@ -19,7 +19,7 @@ from manyhands.events import Attach, Attached, Granted, Reply, Request, Settle, 
 from manyhands.lifecycle import Core
 from manyhands.lifecycle.changes import Change
 from manyhands.lifecycle.replay import Replay
-from manyhands.model import Durability, Features, Limits
+from manyhands.model import Durability, Features, Limits, SettleKind
 from manyhands.testing.simulation.checker import Checker, Violation
 from manyhands.testing.simulation.network import End, Network
 from manyhands.testing.simulation.schedule import Event, Schedule
@@ -63,6 +63,7 @@ class SimServer:
         self._limits = limits
         self._checker = checker
         self._life = 0
+        self._doom: tuple[bool, Callable[[], None]] | None = None
         self._applied_settles: set[tuple[str, int]] = set()
 
     # -- life and death --------------------------------------------------------------------------------------------
@@ -94,6 +95,10 @@ class SimServer:
         self._network.listen(None)
         for connection in self._all:
             connection.end.close()
+
+    def crash_at_commit(self, then: Callable[[], None], *, is_stored: bool) -> None:
+        """Be killed in the next commit: when the disk has it and nobody was told yet, or just before the disk has it."""
+        self._doom = (is_stored, then)
 
     def freeze(self, seconds: float) -> None:
         """The process is stopped, or its machine sleeps."""
@@ -217,7 +222,13 @@ class SimServer:
         changes.extend(step.changes)
 
     def _commit(self, effects: list[_Effect], changes: list[Change], settles: dict[tuple[str, int], Settle]) -> None:
-        self.disk.store.apply(changes)
+        doom, self._doom = self._doom, None
+        if doom is None or doom[0]:
+            self.disk.store.apply(changes)
+        if doom is not None:
+            self.crash()
+            doom[1]()
+            return
         for connection, reply in effects:
             self._check(connection, reply, settles)
             if connection.end.is_open:
@@ -237,7 +248,8 @@ class SimServer:
             self._applied_settles.add((connection.session, settle.seq))
             for settlement in settle.settlements:
                 if settlement.token not in reply.lost:
-                    self._checker.settled(settlement.token, connection.session)
+                    is_done = settlement.kind in (SettleKind.ACK, SettleKind.REJECT)
+                    self._checker.settled(settlement.token, connection.session, is_done=is_done)
 
     def dead(self, queue: str) -> set[str]:
         """The bodies of the committed dead letters."""

@@ -66,6 +66,7 @@ class World:
         self._last_fault_ends = 0.0
         self._bound = rng.choice((0, 0, 3, 20))
         self._work_s = rng.choice((0.0002, 0.002, 0.05, 0.5))
+        self._pause_s = rng.choice((0.01, 0.1, 1.0))
         total = tasks_each if tasks_each is not None else rng.randint(5, 40)
         self._journals = {f"p{n}": Journal(total) for n in range(rng.randint(1, 4))}
         self._makers: dict[str, Callable[[SimClient], Program]] = {"collector": self._collector}
@@ -77,7 +78,9 @@ class World:
 
     def _producer(self, name: str) -> Callable[[SimClient], Program]:
         journal = self._journals[name]
-        return lambda client: programs.producer(client, name, journal, self.checker, self.schedule.rng, self._bound)
+        return lambda client: programs.producer(
+            client, name, journal, self.checker, self.schedule.rng, self._bound, self._pause_s
+        )
 
     def _collector(self, client: SimClient) -> Program:
         return programs.collector(client, self.checker, self.schedule.rng)
@@ -98,7 +101,9 @@ class World:
             if not schedule.step() or schedule.steps > max_steps:
                 raise Violation(f"I8: stuck after {schedule.steps} steps: {self._left()}")
             if not self._faults_left and drained_by is None:
-                drained_by = max(schedule.mono, self._last_fault_ends) + DRAIN_S + self._work_s * 2 * self._total()
+                drained_by = (
+                    max(schedule.mono, self._last_fault_ends) + DRAIN_S + (self._work_s * 2 + self._pause_s) * self._total()
+                )
             if drained_by is not None and schedule.mono > drained_by:
                 raise Violation(f"I8: not drained {DRAIN_S} s after the last fault: {self._left()}")
         dead = self._dead()
@@ -146,6 +151,8 @@ class World:
             self._crash_client,
             self._freeze_client,
             self._crash_server,
+            self._crash_server_at_commit,
+            self._crash_server_at_commit,
             self._cut,
             self._cut,
             self._cut_at_byte,
@@ -198,6 +205,18 @@ class World:
         again_s = self.schedule.rng.choice((0.01, 0.5, 3.0, LIMITS.lease_s * 2))
         self.schedule.after(again_s, self._server.start)
         return self._fault("", again_s)
+
+    def _crash_server_at_commit(self) -> float:
+        if not self._server.is_up:
+            return 0.0
+        again_s = self.schedule.rng.choice((0.01, 0.5, 3.0))
+        self.checker.fault("", self.schedule.mono, float("inf"))  # who knows when the next commit is
+
+        def start_again() -> None:
+            self.schedule.after(again_s, self._server.start)
+
+        self._server.crash_at_commit(start_again, is_stored=self.schedule.rng.random() < 0.7)
+        return self.schedule.mono + again_s
 
     def _freeze_server(self) -> float:
         seconds = self.schedule.rng.choice((0.3, 3.0, LIMITS.lease_s * 2))
