@@ -75,13 +75,21 @@ def opened(client: Ending) -> None:
         _process.clients.append(client)
     if not _process.is_hooked:
         _process.is_hooked = True
+        from multiprocessing import util  # first: its own exit function then runs after ours
+
         atexit.register(_at_exit)
         _wrap_sys_exit()
-    if multiprocessing.parent_process() is not None:
         # Children of multiprocessing may end without atexit; their finalizers always run, while the exception is at hand.
-        from multiprocessing import util
+        # A child forgets those that were registered before it began: a queue among its arguments opens before that.
+        util.register_after_fork(_process, _watch_child)
+        if multiprocessing.parent_process() is not None:
+            _watch_child(_process)
 
-        util.Finalize(None, _at_exit_of_child, exitpriority=10)
+
+def _watch_child(_: _Process) -> None:
+    from multiprocessing import util
+
+    util.Finalize(None, _at_exit_of_child, exitpriority=10)
 
 
 def closed(client: Ending) -> None:
@@ -124,14 +132,17 @@ def _wrap_sys_exit() -> None:
 class ThreadEnd:
     """Kept in a thread's own storage: dies with the thread, and tells the client."""
 
-    __slots__ = ("_client", "_ident")
+    __slots__ = ("_client", "_ident", "_pid")
 
     def __init__(self, client: Ending, ident: int) -> None:
         self._client = client
         self._ident = ident
+        self._pid = os.getpid()
         _hook_threads()
 
     def __del__(self) -> None:
+        if os.getpid() != self._pid:
+            return  # a fork: the child drops its copies of all other threads, before any hook runs; they live in the parent
         how = _process.failed_threads.pop(self._ident, NORMAL)
         self._client.thread_ended(self._ident, how)
 
