@@ -6,8 +6,8 @@ Comments that stand directly above a ```python block say how it is run:
     <!-- not run: reason -->    it cannot be run, for the reason given
 
 A block without one is a program by itself. Ports 5959 and 5000 are replaced by free ones. A program must end by itself, with
-exit code 0 and nothing on standard error. In ```sh blocks, calls of `manyhands` are checked against the command line that there
-is, and calls of `make` against the Makefile.
+exit code 0 and nothing on standard error. In ```sh blocks, calls of `manyhands` are checked against the commands that there
+are, and calls of `make` against the Makefile.
 """
 
 from __future__ import annotations
