@@ -58,13 +58,16 @@ class Machine(RuleBasedStateMachine):
         limits = Limits(lease_s=30.0, resume_s=1.0)
         self.driver = Driver(limits=limits, is_journaled=True)
         self.oracle = Oracle(limits.resume_s, limits.lease_s, BOUNDS)
-        self.tokens: list[int] = []
+        self.tokens: dict[int, tuple[str, str]] = {}
+        """Every token ever seen: to whom, for which message."""
         self.bodies: dict[str, bytes] = {}
         self.last: dict[str, list[tuple[Any, Any]]] = {}
         for session in SESSIONS:
             self.driver.attach(session)
             self.hear(session)
         self.driver.send("ann", Declare(0, "bounded", 4))
+        for queue in QUEUES:
+            self.put("ann", queue, 3, 0, 0.0, 3)
 
     def hear(self, session: str) -> None:
         self.oracle.heard[session] = self.driver.clock.mono
@@ -72,6 +75,11 @@ class Machine(RuleBasedStateMachine):
 
     def is_connected(self, session: str) -> bool:
         return session in self.oracle.heard
+
+    def come_online(self, session: str) -> None:
+        """A client that has something to ask reconnects first."""
+        if not self.is_connected(session):
+            self.reattach(session, keeps_all=True)
 
     # -- rules: clients
 
@@ -84,8 +92,7 @@ class Machine(RuleBasedStateMachine):
         max_deliveries=st.integers(1, 3),
     )
     def put(self, session: str, queue: str, n: int, priority: int, delay_s: float, max_deliveries: int) -> None:
-        if not self.is_connected(session):
-            return
+        self.come_online(session)
         driver, wall = self.driver, self.driver.clock.wall
         due_at = wall + delay_s if delay_s else 0.0
         messages = [driver.message(priority=priority, due_at=due_at, max_deliveries=max_deliveries) for _ in range(n)]
@@ -113,8 +120,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(session=sessions, queue=queues, max_n=st.integers(1, 4), begin_n=st.integers(1, 2), generous=st.booleans())
     def lease(self, session: str, queue: str, max_n: int, begin_n: int, generous: bool) -> None:
-        if not self.is_connected(session):
-            return
+        self.come_online(session)
         driver = self.driver
         rid = driver.rid()
         self.hear(session)
@@ -153,7 +159,7 @@ class Machine(RuleBasedStateMachine):
             assert delivery.message.body == self.bodies[delivery.message.id]
             assert delivery.token not in self.tokens
             assert delivery.token < 2**63
-            self.tokens.append(delivery.token)
+            self.tokens[delivery.token] = session, delivery.message.id
 
     @rule(session=sessions, queue=queues)
     def begin(self, session: str, queue: str) -> None:
@@ -176,10 +182,9 @@ class Machine(RuleBasedStateMachine):
     def settle(
         self, session: str, which: int, is_newest: bool, kind: SettleKind, is_task_done: bool, delay_s: float
     ) -> None:
-        if not self.is_connected(session):
-            return
+        self.come_online(session)
         mine = [m.token for m in self.oracle.messages.values() if m.place == "leased" and m.holder == session]
-        choice = mine if is_newest and mine else self.tokens
+        choice = mine if is_newest and mine else list(self.tokens)
         token = choice[which % len(choice)]
         m = self.oracle.held(session, token)
         driver = self.driver
@@ -206,10 +211,21 @@ class Machine(RuleBasedStateMachine):
     @rule(session=sessions, which=st.integers(0, 1000))
     def extend(self, session: str, which: int) -> None:
         if self.is_connected(session):
-            token = self.tokens[which % len(self.tokens)]
+            token = list(self.tokens)[which % len(self.tokens)]
             self.hear(session)
             reply = self.driver.ask(session, Extend(self.driver.rid(), [token]))
             assert reply.lost == ([] if self.oracle.held(session, token) else [token])
+
+    @rule(which=st.integers(0, 1000), kind=st.sampled_from(SettleKind))
+    def wake_too_late(self, which: int, kind: SettleKind) -> None:
+        """A consumer settles a message that another (or it itself, under a new token) holds by now."""
+        held = {one: m.token for one, m in self.oracle.messages.items() if m.place == "leased"}
+        stale = [(session, token) for token, (session, one) in self.tokens.items() if held.get(one, token) != token]
+        if stale:
+            session, token = stale[which % len(stale)]
+            self.come_online(session)
+            self.hear(session)
+            assert self.driver.settle(session, token, kind=kind) == [token]
 
     # -- rules: faults and time
 
@@ -230,8 +246,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(session=sessions, keeps_all=st.booleans())
     def come_back(self, session: str, keeps_all: bool) -> None:
-        if self.is_connected(session):
-            return
+        if not self.is_connected(session):
+            self.reattach(session, keeps_all)
+
+    def reattach(self, session: str, keeps_all: bool) -> None:
         mine = [m for m in self.oracle.messages.values() if m.place == "leased" and m.holder == session]
         kept = mine if keeps_all else mine[:1]
         stale = [token for token in self.tokens if self.oracle.held(session, token) is None][:2]
@@ -257,8 +275,10 @@ class Machine(RuleBasedStateMachine):
         self.driver.tick()
         self.oracle.pass_time(self.driver.clock.mono, self.driver.clock.wall)
 
-    @rule()
-    def restart(self) -> None:
+    @rule(dice=st.integers(0, 3))
+    def restart(self, dice: int) -> None:
+        if dice:
+            return  # a rare event, or nothing else would ever happen
         self.driver.restart()
         self.oracle.restart(self.driver.clock.mono, self.driver.clock.wall)
         self.oracle.promote(self.driver.clock.wall)
@@ -277,7 +297,7 @@ class Machine(RuleBasedStateMachine):
             return
         for session in SESSIONS:
             if not self.is_connected(session):
-                self.come_back(session, keeps_all=True)
+                self.come_online(session)
         # Silence everybody's leases away, make everything due, and drain.
         self.driver.clock.set_wall(self.driver.clock.wall + 1e6)
         self.driver.advance(100.0)

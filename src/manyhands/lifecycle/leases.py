@@ -8,7 +8,7 @@ from manyhands.lifecycle import recalls
 from manyhands.lifecycle.changes import Leased
 from manyhands.lifecycle.placing import give_back, promote
 from manyhands.lifecycle.queue import LEASED, Queue
-from manyhands.lifecycle.refusal import Refused
+from manyhands.lifecycle.refusal import Refused, check_wait
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.silence import watch
 from manyhands.lifecycle.state import State
@@ -20,8 +20,12 @@ def lease(state: State, session: Session, request: Lease, now: Now) -> None:
     """Hand out what there is, or wait for it."""
     rid, max_n = request.rid, request.max_n
     queue = state.queue(request.queue)
-    if max_n < 1 or rid < 1:
-        raise Refused("usage", f"a lease asks for at least one message and needs a rid, not max_n={max_n}, rid={rid}")
+    if type(max_n) is not int or max_n < 1 or request.begin_n < 0 or rid < 1:
+        raise Refused(
+            "usage",
+            f"a lease asks for at least one message and needs a rid, not max_n={max_n!r:.40}, "
+            f"begin_n={request.begin_n!r:.40}, rid={rid}",
+        )
     if queue.delayed and queue.delayed[0][0] <= now.wall:
         promote(state, queue, now)
     if queue.waiting:
@@ -33,6 +37,7 @@ def lease(state: State, session: Session, request: Lease, now: Now) -> None:
             return
         if queue.is_shut_down and not queue.size():
             raise Refused("shut_down", f"queue {queue.name!r} was shut down and has nothing more")
+    check_wait(request.wait_s)
     waiting = WaitingLease(session, rid, queue, max_n, request.begin_n)
     state.park(waiting)
     queue.waiting.append(waiting)
@@ -67,7 +72,6 @@ def grant(state: State, session: Session, queue: Queue, max_n: int, begin_n: int
     n = len(entries)
     queue.leased += n
     if n > begin_n and not entries[0].is_suspect:
-        begin_n = max(0, begin_n)
         for entry in entries[begin_n:]:
             entry.is_begun = False
         queue.hold_unbegun(session_id, n - begin_n)

@@ -10,7 +10,7 @@ from manyhands.lifecycle.changes import Produced, QueueSet, Stored
 from manyhands.lifecycle.marks import Mark
 from manyhands.lifecycle.placing import enqueue, give_back
 from manyhands.lifecycle.queue import Entry, Queue
-from manyhands.lifecycle.refusal import Refused
+from manyhands.lifecycle.refusal import Refused, check_wait
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
 from manyhands.lifecycle.waiting import WaitingPut
@@ -148,6 +148,7 @@ def _nack_cause(state: State, session: Session, request: Put, reason: str, now: 
 def _wait_for_room(state: State, session: Session, request: Put, queue: Queue, now: Now) -> None:
     if request.wait_s == 0:
         raise Refused("full", f"queue {queue.name!r} is full ({queue.size()} of {queue.maxsize})")
+    check_wait(request.wait_s)
     waiting = WaitingPut(session, request.rid, queue, request)
     state.park(waiting)
     queue.putting.append(waiting)

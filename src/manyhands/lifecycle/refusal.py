@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -13,3 +14,13 @@ class Refused(Exception):
         self.code = code
         self.text = text
         self.facts = facts or None
+
+
+def check_wait(wait_s: float) -> None:
+    """Refuse to park a request for a time that is none; below 0 is for ever.
+
+    Raises:
+        Refused: "usage".
+    """
+    if not isinstance(wait_s, int | float) or not wait_s < math.inf:
+        raise Refused("usage", f"wait_s {wait_s!r:.40} is not a number of seconds; use -1 to wait for ever")

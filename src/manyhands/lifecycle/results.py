@@ -5,7 +5,7 @@ from __future__ import annotations
 from manyhands.clock import Now
 from manyhands.events import Outcome, Result
 from manyhands.lifecycle.changes import ResultDropped, ResultKept
-from manyhands.lifecycle.refusal import Refused
+from manyhands.lifecycle.refusal import Refused, check_wait
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
 from manyhands.lifecycle.waiting import WaitingResult
@@ -27,6 +27,7 @@ def result(state: State, session: Session, request: Result, now: Now) -> None:
     if request.wait_s == 0:
         state.reply(session, Outcome(request.rid, request.id, queue_name))
         return
+    check_wait(request.wait_s)
     waiting = WaitingResult(session, request.rid, request.id, request.forget)
     state.park(waiting)
     state.result_waits.setdefault(request.id, []).append(waiting)

@@ -10,7 +10,7 @@ from manyhands.lifecycle.finishing import bury, finish, less_unfinished
 from manyhands.lifecycle.marks import Mark
 from manyhands.lifecycle.placing import give_back
 from manyhands.lifecycle.queue import GONE, LEASED, Entry, Queue
-from manyhands.lifecycle.refusal import Refused
+from manyhands.lifecycle.refusal import Refused, check_wait
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
 from manyhands.lifecycle.waiting import WaitingJoin
@@ -150,6 +150,7 @@ def join(state: State, session: Session, request: Join, now: Now) -> None:
     if not queue.unfinished or request.wait_s == 0:
         state.reply(session, Count(request.rid, queue.unfinished))
         return
+    check_wait(request.wait_s)
     waiting = WaitingJoin(session, request.rid, queue)
     state.park(waiting)
     queue.joining.append(waiting)
