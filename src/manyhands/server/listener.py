@@ -181,7 +181,11 @@ class SocketServer:
             earlier.leave_session()
             earlier.abort()
         self._sessions[event.session] = connection
-        future = self._attacher.submit(self._engine.attach, event, connection.sink)
+        try:
+            future = self._attacher.submit(self._engine.attach, event, connection.sink)
+        except RuntimeError:  # this interpreter is shutting down; the client will find another server, or none
+            connection.abort()
+            return
         future.add_done_callback(lambda done: self._tell(connection.attached, done))
 
     def flush_soon(self, connection: Connection) -> None:

@@ -28,6 +28,8 @@ from manyhands.events import Attached, Goodbye, Reply, Request
 logger = logging.getLogger(__name__)
 
 NAP_S = 0.02
+BLOCKED_NAP_S = 0.001
+"""Instead of NAP_S while bytes wait to be written: the thread that left them may be about to wait, and then writes them."""
 GATHER_MAX = 128
 """So many gathered requests are written by the thread that adds the last, background thread or not."""
 DIAL_S = 5.0
@@ -58,6 +60,10 @@ class RemotePort:
         self._is_foreign = False
         self._is_asleep = False  # the background thread, until it is nudged or a heartbeat is due
         self._is_reading_behind = False  # the background thread is the reader
+        self._nap_until, self._seen_leads = time.monotonic() + NAP_S, 0
+        self._was_blocked = False
+        self._is_up = True
+        self._told = ""
         self._nudge = threading.Lock()
         self._nudge.acquire()
         self._random = random.Random()
@@ -275,50 +281,71 @@ class RemotePort:
     # -- the background thread's part
 
     def _run(self) -> None:
-        link = self._link
-        is_up = True
-        nap_until, seen_leads = time.monotonic() + NAP_S, 0
         while not self._is_ended:
-            with self._lock:
-                self._gathered = 0
-                if not link.is_blocked:
-                    link.write()
-                now = time.monotonic()
-                due_at = link.tick(now)
-                transport = link.transport
-                if transport is not None and now >= nap_until:
-                    if self._leads != seen_leads:
-                        nap_until, seen_leads = now + NAP_S, self._leads
-                    elif self._reader:
-                        self._is_asleep = True
-                    else:
-                        self._reader = threading.get_ident()
-                        self._is_reading_behind = True
-            if transport is None or due_at is None:
-                is_up = False
-                self._reconnect()
-                nap_until, seen_leads = 0.0, self._leads
-                continue
-            if not is_up and link.wire.is_open:
-                is_up = True
-                logger.info("Connected to %s again", link.address.url)
-            left = max(0.0, due_at - now)
-            if self._is_reading_behind:
-                if not self._read_behind(transport, left):
-                    continue
-            elif self._is_asleep:
-                is_nudged = self._nudge.acquire(timeout=left)
-                self._is_asleep = False
-                if not is_nudged:
-                    continue
-            else:
-                self._nudge.acquire(timeout=max(0.0, min(left, nap_until - now)))
-                continue
-            # The program is at work: let its threads read for themselves.
-            nap_until, seen_leads = time.monotonic() + NAP_S, self._leads
+            try:
+                self._look_around()
+            except Exception as error:
+                # It must live as long as the port: nobody else reconnects or answers for a program that computes.
+                logger.exception("A bug in the client's driver; its connection is made anew")
+                with self._lock:
+                    if self._link.transport is not None:
+                        self._link.lose(self._link.transport, error)
         with self._lock:
             if not self._reader:
-                link.close_dead()
+                self._link.close_dead()
+
+    def _look_around(self) -> None:
+        """Write and tick, then read, sleep, nap or reconnect, whichever the moment asks for."""
+        link = self._link
+        with self._lock:
+            self._gathered = 0
+            if not link.is_blocked:
+                link.write()
+            now = time.monotonic()
+            due_at = link.tick(now)
+            transport = link.transport
+            if transport is not None:
+                self._choose(now)
+        if transport is None or due_at is None:
+            self._is_up = False
+            self._reconnect()
+            self._nap_until = 0.0
+            self._seen_leads = self._leads
+            return
+        if not self._is_up and link.wire.is_open:
+            self._is_up = True
+            logger.info("Connected to %s again", link.address.url)
+        left = max(0.0, due_at - now)
+        if self._is_reading_behind:
+            if self._read_behind(transport, left) or self._followers:
+                self._begin_nap()  # the program is at work: let its threads read for themselves
+        elif self._is_asleep:
+            is_nudged = self._nudge.acquire(timeout=left)
+            self._is_asleep = False
+            if is_nudged:
+                self._begin_nap()
+        else:
+            nap_s = BLOCKED_NAP_S if link.is_blocked else self._nap_until - now
+            self._nudge.acquire(timeout=max(0.0, min(left, nap_s)))
+
+    def _choose(self, now: float) -> None:
+        """The lock is held: become the reader, go to sleep behind another, or (neither) nap on."""
+        was_blocked, self._was_blocked = self._was_blocked, self._link.is_blocked
+        if self._was_blocked and was_blocked and not self._reader:
+            self._nap_until = 0.0  # bytes wait to be written and no thread of the program came to do it
+            self._seen_leads = self._leads
+        if now < self._nap_until:
+            return
+        if self._leads != self._seen_leads:
+            self._nap_until, self._seen_leads = now + NAP_S, self._leads
+        elif self._reader:
+            self._is_asleep = True
+        else:
+            self._reader = threading.get_ident()
+            self._is_reading_behind = True
+
+    def _begin_nap(self) -> None:
+        self._nap_until, self._seen_leads = time.monotonic() + NAP_S, self._leads
 
     def _read_behind(self, transport: Transport, timeout_s: float) -> bool:
         try:
@@ -350,7 +377,10 @@ class RemotePort:
             now = time.monotonic()
             at = link.wire.next_attempt_at(now, self._random.random())
             cause = link.cause
-        log = logger.warning if isinstance(cause, AuthenticationFailed | ProtocolError) else logger.info
+        # A server that is away comes back by itself; one that refuses us is somebody's to look at, and told once.
+        is_news = isinstance(cause, AuthenticationFailed | ProtocolError) and str(cause) != self._told
+        self._told = str(cause)
+        log = logger.warning if is_news else logger.info
         log("No connection to %s, trying again in %.1f s: %s", link.address.url, at - now, cause)
         if not self._pause_until(at):
             return
