@@ -17,6 +17,7 @@ class Known:
     place: str = "ready"  # ready, delayed, leased, done, dead
     turn: int = 0
     due_at: float = 0.0
+    put_due_at: float = 0.0
     deliveries: int = 0
     is_head: bool = False
     is_suspect: bool = False
@@ -50,7 +51,7 @@ class Oracle:
             return False
         for one in ids:
             place = "delayed" if due_at > wall else "ready"
-            self.messages[one] = Known(queue, self.turn(), priority, max_deliveries, place, self.turn(), due_at)
+            self.messages[one] = Known(queue, self.turn(), priority, max_deliveries, place, self.turn(), due_at, due_at)
         self.unfinished[queue] = self.unfinished.get(queue, 0) + len(ids)
         return True
 
@@ -116,8 +117,9 @@ class Oracle:
             m.is_begun = m.is_begun or m.place == "leased"
             m.is_head = m.deliveries > 0 or m.is_suspect
             m.turn = m.n if m.place == "ready" else m.turn
-            if m.place == "ready" and m.due_at > wall:  # the clock was set back since it was due
-                m.place = "delayed"
+            due_at = m.due_at or m.put_due_at
+            if m.place == "ready" and due_at > wall:  # the clock was set back since it was due
+                m.place, m.due_at = "delayed", due_at
 
     def summary(self, queue: str) -> dict[str, Any]:
         leased = self.at(queue, "leased")

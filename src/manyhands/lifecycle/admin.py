@@ -105,7 +105,7 @@ def dead_list(state: State, session: Session, request: DeadList, now: Now) -> No
         found = list(state.queues.values())
     ids = frozenset(request.ids)
     entries = [entry for queue in found for entry in queue.dead.values() if not ids or entry.message.id in ids]
-    entries.sort(key=lambda entry: entry.the_past().died_at, reverse=True)
+    entries.sort(key=lambda entry: (entry.the_past().died_at, entry.n), reverse=True)
     letters = [_letter(entry) for entry in entries[: _limit(request.limit)]]
     state.reply(session, DeadLetters(request.rid, letters))
 
