@@ -153,15 +153,29 @@ class Lab:
         self._keeper.wait()
 
     def start(
-        self, name: str, text: str, *, die_at: tuple[str, int] | None = None, env: dict[str, str] | None = None
+        self,
+        name: str,
+        text: str,
+        *,
+        is_held: bool = False,
+        die_at: tuple[str, int] | None = None,
+        env: dict[str, str] | None = None,
     ) -> Program:
-        """Start a program from its source text; `name` is unique in this lab."""
+        """Start a program from its source text.
+
+        Args:
+            name: unique in this lab.
+            is_held: begin only when the program is told a line.
+            die_at: kill it the n-th time it is about to run the line that contains this text.
+            env: additional environment variables.
+        """
         path = self.folder / f"{name}.py"
         path.write_text(text, encoding="utf-8")
+        hold = "held" if is_held else "free"
         deadly = [die_at[0], str(die_at[1])] if die_at else []
         # Output through a file is buffered and would come in one piece at the end.
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **(env or {})}
-        command = [*self._enter, self._python, str(RUNNER), self._method, str(path), *deadly]
+        command = [*self._enter, self._python, str(RUNNER), self._method, hold, str(path), *deadly]
         program = Program(name, command, self.folder, environment)
         self._programs.append(program)
         return program

@@ -1,8 +1,8 @@
 """Runs one program as `python program.py` would, under a chosen start method, and can kill it at an exact line.
 
-    python runner.py METHOD PROGRAM [LINE_TEXT NTH]
+    python runner.py METHOD held|free PROGRAM [LINE_TEXT NTH]
 
-With LINE_TEXT, the process is killed (SIGKILL) the NTH time it is about to run the program's line that contains that text:
+When held, it waits for a line on its standard input first, so that several can begin at the same moment. With LINE_TEXT, the process is killed (SIGKILL) the NTH time it is about to run the program's line that contains that text:
 between two statements there is no moment that another process could hit from outside.
 """
 
@@ -37,12 +37,14 @@ def _kill_at(program: str, line_text: str, nth: int) -> None:
 
 
 def main() -> None:
-    method, program, *deadly = sys.argv[1:]
+    method, hold, program, *deadly = sys.argv[1:]
     multiprocessing.set_start_method(method)
     sys.argv = [program]
     sys.path[0] = os.path.dirname(program)
     if deadly:
         _kill_at(program, deadly[0], int(deadly[1]))
+    if hold == "held":
+        sys.stdin.readline()
     runpy.run_path(program, run_name="__main__")
 
 

@@ -41,8 +41,8 @@ class Case(NamedTuple):
 
 CASES = [Case(*values) for values in itertools.product(PAIRS, METHODS, VERSIONS, WORKERS)]
 
-# Programs start one group after another: sixteen interpreters starting at once on two cores would take seconds, and a
-# worker that starts seconds after the other finds less than half of the tasks.
+# Programs start one group after another, and the workers of a group at the same moment: sixteen interpreters starting at
+# once on two cores take seconds, and a worker that begins a second after the other finds less than half of the tasks.
 _starting = threading.Lock()
 
 
@@ -64,7 +64,9 @@ def run_case(case: Case, folder: Path) -> Finished:
             master = lab.start("master", program_text(f"seeds/{master_name}"))
             master.prints("Try get results")
             worker_text = program_text(f"seeds/{worker_name}")
-            workers = [lab.start(f"worker{n}", worker_text) for n in range(1, case.workers + 1)]
+            workers = [lab.start(f"worker{n}", worker_text, is_held=True) for n in range(1, case.workers + 1)]
+            for worker in workers:
+                worker.say("begin")
             for worker in workers:
                 worker.prints("run task")
         for program in (master, *workers):

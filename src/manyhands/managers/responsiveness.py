@@ -33,9 +33,11 @@ class QuickSwitching:
                 return
             self._is_held = True
             _holders += 1
-            if _holders == 1:
-                _before_s = sys.getswitchinterval()
-            sys.setswitchinterval(min(self._interval_s, sys.getswitchinterval()))
+            if _holders > 1:
+                return  # the first one's interval stands; setting it anew would lose a microsecond each time by rounding
+            _before_s = sys.getswitchinterval()
+            if self._interval_s < _before_s:
+                sys.setswitchinterval(self._interval_s)
 
     def end(self) -> None:
         """Put back what was there before the first of those that overlap began. Idempotent."""
