@@ -30,6 +30,8 @@ from manyhands.wire.server import ServerWire
 
 logger = logging.getLogger(__name__)
 
+ACCEPTS_A_TURN = 64
+"""asyncio's backlog is also how often it tries to accept in one turn, even when it is out of descriptors."""
 _START_S, _STOP_S = 10.0, 5.0
 _FLUSH_S = 1.0
 """How long an orderly stop waits for peers to take what was written for them."""
@@ -233,7 +235,20 @@ class SocketServer:
         self._loop_ident = threading.get_ident()
         self._marked = Mailbox(loop, self._flush_marked)
         self._is_empty = asyncio.Event()
-        self._asyncio_server = await loop.create_server(self._accept, sock=self._listener, backlog=_sockets.BACKLOG)
+        loop.set_exception_handler(self._on_loop_error)
+        self._asyncio_server = await loop.create_server(self._accept, sock=self._listener, backlog=ACCEPTS_A_TURN)
+        self._listener.listen(_sockets.BACKLOG)
+
+    def _on_loop_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what the loop could not tell anybody else, once a minute for each kind; it goes on by itself."""
+        text = context.get("message", "unknown")
+        if self._quiet.kept_back(text, self._loop.time()) is None:
+            return
+        error = context.get("exception")
+        if isinstance(error, OSError):  # out of descriptors or memory: no bug, so no traceback
+            logger.error("%s: %s", text, error)
+        else:
+            logger.error("A bug in the server: %s", text, exc_info=error)
 
     def _accept(self) -> Connection:
         wire = ServerWire(keyring=self._keyring, random=os.urandom(RANDOM_BYTES), max_body_bytes=self._max_body_bytes)
