@@ -74,6 +74,10 @@ class Program:
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
 
+    def is_held(self) -> bool:
+        """Whether it was started held and has got that far."""
+        return (self._out.parent / f"{self.name}.py.held").exists()
+
     def prints(self, text: str, times: int = 1, timeout_s: float = 30.0) -> None:
         """Wait until the program has printed text that many times."""
         deadline = time.monotonic() + timeout_s

@@ -2,8 +2,9 @@
 
     python runner.py METHOD held|free PROGRAM [LINE_TEXT NTH]
 
-When held, it waits for a line on its standard input first, so that several can begin at the same moment. With LINE_TEXT, the process is killed (SIGKILL) the NTH time it is about to run the program's line that contains that text:
-between two statements there is no moment that another process could hit from outside.
+When held, it makes the file PROGRAM.held and waits for a line on its standard input, so that several can begin at the same
+moment. With LINE_TEXT, the process is killed (SIGKILL) the NTH time it is about to run the program's line that contains
+that text: between two statements there is no moment that another process could hit from outside.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ def main() -> None:
     if deadly:
         _kill_at(program, deadly[0], int(deadly[1]))
     if hold == "held":
+        with open(program + ".held", "w", encoding="ascii"):
+            pass
         sys.stdin.readline()
     runpy.run_path(program, run_name="__main__")
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pytest
 
 from .interpreters import Absent, python_with_the_package
-from .lab import Lab, Program, own_network_kind, program_text
+from .lab import Lab, Program, own_network_kind, program_text, until
 
 PAIRS = {
     "taskmanager": ("taskmanager.py", "taskworker.py"),
@@ -65,6 +65,7 @@ def run_case(case: Case, folder: Path) -> Finished:
             master.prints("Try get results")
             worker_text = program_text(f"seeds/{worker_name}")
             workers = [lab.start(f"worker{n}", worker_text, is_held=True) for n in range(1, case.workers + 1)]
+            until(lambda: all(worker.is_held() for worker in workers), "every worker's interpreter is up")
             for worker in workers:
                 worker.say("begin")
             for worker in workers:
