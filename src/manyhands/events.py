@@ -1,7 +1,9 @@
 """What a client asks of an engine and what the engine answers: one vocabulary for the core, every engine and the wire.
 
-A session sends *requests*; each with a `rid` above 0 gets exactly one *reply* with the same rid, in any order: a waiting
-`Lease` is parked and never blocks a `Settle` behind it. `Recall` and `Closing` come unasked. The core takes these objects,
+A session sends *requests*; each with a `rid` other than 0 gets exactly one *reply* with the same rid, in any order: a
+waiting `Lease` is parked and never blocks a `Settle` behind it. A negative rid says that nobody waits for the answer: a
+server may let it leave with the next thing that goes that way (a put under a lease, an implicit settlement). `Recall` and
+`Closing` come unasked. The core takes these objects,
 the wire carries these objects, an engine that others write answers these objects; nothing is translated in between.
 
 Waiting: `wait_s` is how long the engine may park a request: 0 not at all, below 0 for ever. The engine ends the wait

@@ -66,7 +66,7 @@ class AioQueue:
         encoding, body = encode(item)
         check_size(body, session.max_body_bytes)
         held = receiving.get()
-        if held is not None and not held.is_settled and id is None:
+        if held is not None and not held.is_settled and held.may_put and id is None:
             if queue.maxsize < 0 or self._undeclared:
                 await self._stats()
             if queue.maxsize == 0:

@@ -95,7 +95,7 @@ class Queue:
         if len(body) > session.max_body_bytes:
             check_size(body, session.max_body_bytes)
         codec = session.codec
-        if id is None and (held := state.current.get(get_ident())) is not None:
+        if id is None and (held := state.current.get(get_ident())) is not None and held.may_put:
             if state.refused:
                 self._raise_refused(session)
             if (queue.maxsize if queue.maxsize >= 0 else self._ask_maxsize()) == 0:

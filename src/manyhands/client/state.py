@@ -43,6 +43,9 @@ from manyhands.events import (
 )
 from manyhands.model import Delivery, Message, SettleKind, Settlement
 
+PUTS_UNDER_A_LEASE = 1024
+"""So many puts go ahead unanswered under one lease. The engine keeps their ids until the lease ends, so there is a bound:
+a producer that happens to hold a lease puts the rest like any other, and waits for the engine's word."""
 _ASK_AT_MOST = 4096
 """A get_many may name any number; this bounds what one answer carries."""
 
@@ -50,7 +53,19 @@ _ASK_AT_MOST = 4096
 class Held:
     """A delivery that a get returned and that is not settled yet."""
 
-    __slots__ = ("begun_at", "consumer", "delivery", "is_iterated", "is_settled", "outer", "put_ids", "queue", "refused")
+    __slots__ = (
+        "_n_puts",
+        "begun_at",
+        "consumer",
+        "delivery",
+        "is_iterated",
+        "is_settled",
+        "may_put",
+        "outer",
+        "put_ids",
+        "queue",
+        "refused",
+    )
 
     def __init__(self, queue: QueueState, consumer: Hashable, delivery: Delivery, begun_at: float) -> None:
         self.queue = queue
@@ -65,9 +80,14 @@ class Held:
         self.outer: Held | None = None
         """What the consumer's puts were under before."""
         self.put_ids: dict[str, int] | None = None
+        self.may_put = True
+        """Whether another put may travel under this lease."""
+        self._n_puts = 0
 
     def occurrence(self, put_id: str) -> str:
         """put_id, told apart from earlier equal puts under this lease."""
+        self._n_puts += 1
+        self.may_put = self._n_puts < PUTS_UNDER_A_LEASE
         if self.put_ids is None:
             self.put_ids = {put_id: 1}
             return put_id
@@ -229,7 +249,8 @@ class ClientState:
 
     def put_under(self, held: Held, queue: QueueState, message: Message) -> None:
         """Put ahead of the settlement of `held`, without waiting: if it never arrives, that lease's message comes again."""
-        self._rid = rid = self._rid + 1
+        self._rid += 1
+        rid = -self._rid  # nobody waits for the answer
         puts = queue.puts
         seq = puts.next()
         self._pending[rid] = _Sent(puts, seq, held=held)
@@ -447,7 +468,8 @@ class ClientState:
             self._begun = {}
         if self._settlements:
             stream = self._settles
-            self._rid = rid = self._rid + 1
+            self._rid += 1
+            rid = -self._rid  # nobody waits for the answer
             seq = stream.next()
             self._pending[rid] = _Sent(stream, seq, settling=self._settling)
             self.outbox.append(Settle(rid, seq, stream.floor, self._settlements))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 from manyhands import _sockets
 from manyhands.engines.base import Port
 from manyhands.errors import AuthenticationFailed, ManyhandsError, ProtocolError
-from manyhands.events import Attach, Attached, Closing, Reply
+from manyhands.events import Attach, Attached, Closing, Done, Reply, Settled
+from manyhands.wire.frames import Buffer
 from manyhands.wire.server import Authenticated, PeerIsStock, ServerEvent, ServerWire
 
 if TYPE_CHECKING:
@@ -39,15 +41,18 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_attaching",
         "_early",
+        "_is_awaiting_company",
         "_is_closing",
         "_is_dirty",
         "_is_stuck",
+        "_left",
         "_outbox",
         "_port",
         "_server",
         "_stall",
         "_transport",
         "_wire",
+        "_writing",
         "fd",
         "peer",
         "session",
@@ -65,10 +70,15 @@ class Connection(asyncio.BufferedProtocol):
         self._outbox: list[Reply | Attached] = []
         self._early: list[Any] = []
         self._is_dirty = False
+        self._is_awaiting_company = False
+        """Whether answers that nobody waits for will be flushed in a while, should nothing else take them along."""
         self._is_stuck = False
         self._is_closing = False
         self._attaching = False
         self._stall: asyncio.TimerHandle | None = None
+        self._writing = threading.Lock()
+        self._left: list[Buffer] = []
+        """What a thread from outside could not write: goes before everything else."""
 
     # -- the transport's side
 
@@ -108,7 +118,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._is_closing = True
-        self.fd = -1
+        with self._writing:  # the descriptor is closed after this call: nobody may be about to write to its number
+            self.fd = -1
         self._transport = None
         self._outbox.clear()
         if self._stall is not None:
@@ -138,25 +149,71 @@ class Connection(asyncio.BufferedProtocol):
     def sink(self, replies: Sequence[Reply]) -> None:
         """Take replies for this peer, from any thread; they leave with the next turn of the loop."""
         self._outbox.extend(replies)
-        if not self._is_dirty:
-            self._is_dirty = True
-            self._server.flush_soon(self)
+        if self._is_dirty:
+            return
+        for reply in replies:
+            kind = type(reply)
+            if (kind is not Done and kind is not Settled) or reply.rid > 0:  # type: ignore[union-attr]
+                self._is_dirty = True
+                self._server.flush_soon(self)
+                return
+        if not self._is_awaiting_company:
+            self._is_awaiting_company = True
+            self._server.flush_late(self)
+
+    def flush_company(self) -> None:
+        """Write the answers that nobody waits for."""
+        self._is_awaiting_company = False
+        self.flush()
 
     def flush(self) -> None:
         """Write what has gathered, if the peer takes it."""
-        # Lowered first: whoever adds from here on asks for another flush, at worst for nothing.
-        self._is_dirty = False
-        transport, outbox = self._transport, self._outbox
-        if transport is None or self._is_stuck or not outbox:
-            return
+        with self._writing:
+            # Lowered first: whoever adds from here on asks for another flush, at worst for nothing.
+            self._is_dirty = False
+            transport = self._transport
+            if transport is None:
+                return
+            if self._left:
+                left, self._left = self._left, []
+                transport.writelines(left)
+            if self._is_stuck or not self._outbox:
+                return
+            buffers = self._encoded()
+            if len(buffers) == 1:
+                transport.write(buffers[0])
+            else:
+                transport.writelines(buffers)
+
+    def flush_from_outside(self) -> bool:
+        """Write what has gathered from a thread that is not the loop's; False if only the loop can.
+
+        The master of a drop-in puts in its own thread: waking the loop to write for it would cost more than all the rest.
+        It may when the transport has nothing in hand: then nothing of the loop's can come between or after.
+        """
+        if not self._writing.acquire(False):
+            return False
+        try:
+            transport, fd = self._transport, self.fd
+            if transport is None or fd < 0 or self._is_stuck or self._is_closing or self._left:
+                return False
+            if transport.get_write_buffer_size():
+                return False
+            self._is_dirty = False
+            buffers = self._encoded()
+            self._left = _sockets.write_some(fd, buffers) if buffers else []
+            if self._left:
+                self._is_dirty = True
+            return not self._left
+        finally:
+            self._writing.release()
+
+    def _encoded(self) -> list[Buffer]:
         # Not a swap: another thread may be about to extend this very list.
+        outbox = self._outbox
         replies = outbox[:]
         del outbox[: len(replies)]
-        buffers = self._wire.encode(replies)
-        if len(buffers) == 1:
-            transport.write(buffers[0])
-        else:
-            transport.writelines(buffers)
+        return self._wire.encode(replies) if replies else []
 
     # -- ending
 

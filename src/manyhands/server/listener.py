@@ -30,6 +30,8 @@ from manyhands.wire.server import ServerWire
 
 logger = logging.getLogger(__name__)
 
+LEISURE_S = 0.01
+"""How long an answer that nobody waits for may wait for company: one write and one wake-up less for each task."""
 ACCEPTS_A_TURN = 64
 """asyncio's backlog is also how often it tries to accept in one turn, even when it is out of descriptors."""
 _START_S, _STOP_S = 10.0, 5.0
@@ -83,6 +85,7 @@ class SocketServer:
         self._sessions: dict[str, Connection] = {}
         self._dirty: list[Connection] = []
         self._marked: Mailbox[Connection]
+        self._unhurried: Mailbox[Connection]
         self._attacher = ThreadPoolExecutor(1, thread_name_prefix="manyhands-attach")
         self._pending: Pending[Connection] = Pending()
         self._sweep: asyncio.TimerHandle | None = None
@@ -193,11 +196,19 @@ class SocketServer:
     def flush_soon(self, connection: Connection) -> None:
         """Its outbox has something; from any thread. One flush a turn for all of them."""
         if threading.get_ident() != self._loop_ident:
-            self._marked.post(connection)
+            if not connection.flush_from_outside():
+                self._marked.post(connection)
             return
         self._dirty.append(connection)
         if len(self._dirty) == 1:
             self._loop.call_soon(self._flush_dirty)
+
+    def flush_late(self, connection: Connection) -> None:
+        """Its outbox has only answers that nobody waits for; from any thread."""
+        if threading.get_ident() == self._loop_ident:
+            self._loop.call_later(LEISURE_S, connection.flush_company)
+        else:
+            self._unhurried.post(connection)
 
     def wrong_key(self, connection: Connection) -> float:
         """Note it; seconds to wait before the answer."""
@@ -225,6 +236,10 @@ class SocketServer:
         for connection in dirty:
             connection.flush()
 
+    def _flush_unhurried(self, connections: list[Connection]) -> None:
+        for connection in connections:
+            self._loop.call_later(LEISURE_S, connection.flush_company)
+
     @staticmethod
     def _flush_marked(marked: list[Connection]) -> None:
         for connection in marked:
@@ -234,6 +249,7 @@ class SocketServer:
         self._loop = loop
         self._loop_ident = threading.get_ident()
         self._marked = Mailbox(loop, self._flush_marked)
+        self._unhurried = Mailbox(loop, self._flush_unhurried)
         self._is_empty = asyncio.Event()
         loop.set_exception_handler(self._on_loop_error)
         self._asyncio_server = await loop.create_server(self._accept, sock=self._listener, backlog=ACCEPTS_A_TURN)

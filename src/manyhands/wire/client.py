@@ -318,7 +318,7 @@ class ClientWire:
             silent = [request for request in self._queue if type(request) in _NO_REPLY]
             early = [request for request in silent if type(request) in _BEFORE_RESENDING]
             late = [request for request in silent if type(request) not in _BEFORE_RESENDING]
-            self._queue = early + [self._unanswered[rid] for rid in sorted(self._unanswered)] + late
+            self._queue = early + [self._unanswered[rid] for rid in sorted(self._unanswered, key=abs)] + late
         return replies
 
     def _leases_lost(self, attached: Attached) -> list[Reply]:
