@@ -169,7 +169,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(last)
         self._transport.close()
 
-    def say_closing(self, reason: str) -> None:
+    def say_closing(self, closing: Closing) -> None:
         """The orderly end: the peer is told, gets what was ready for it, and closes.
 
         Until it does, what it still sends is read and dropped: a socket that is closed with unread bytes resets the
@@ -179,7 +179,7 @@ class Connection(asyncio.BufferedProtocol):
             self.leave_session()
             self.close()
             return
-        self._outbox.append(Closing(reason))
+        self._outbox.append(closing)
         self.flush()
         self.leave_session()
         self._is_closing = True

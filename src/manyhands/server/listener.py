@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -21,7 +22,7 @@ from manyhands.address import Address
 from manyhands.auth import Keyring
 from manyhands.engines.base import Engine, Port
 from manyhands.errors import UsageError
-from manyhands.events import Attach
+from manyhands.events import Attach, Closing, Reply, Stats, StatsReply
 from manyhands.model import DEFAULT_PORT
 from manyhands.server.admission import Failures, Pending, Quiet, source_of
 from manyhands.server.connection import Connection
@@ -271,14 +272,40 @@ class SocketServer:
         if self._sweep is not None:
             self._sweep.cancel()
         self._is_empty.clear()
+        closing = Closing(reason, await self._shut_down_queues())
         for connection in list(self._connections):
-            connection.say_closing(reason)
+            connection.say_closing(closing)
         if self._connections:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_empty.wait(), _FLUSH_S)
         for connection in list(self._connections):
             connection.abort()
         await asyncio.sleep(0)  # the turn in which the transports close their sockets
+
+    async def _shut_down_queues(self) -> list[str]:
+        """The queues that were shut down and are empty, asked of the engine as any client would; none if it is silent."""
+        answered: asyncio.Future[Sequence[Reply]] = self._loop.create_future()
+
+        def answer(replies: Sequence[Reply]) -> None:
+            if not answered.done():
+                answered.set_result(replies)
+
+        def take(replies: Sequence[Reply]) -> None:  # in any thread
+            self._loop.call_soon_threadsafe(answer, replies)
+
+        try:
+            port = self._engine.attach(Attach(secrets.token_hex(16), "stops the server"), take)
+            try:
+                port.send([Stats(1)])
+                async with asyncio.timeout(_FLUSH_S):
+                    replies = await answered
+            finally:
+                port.detach()
+        except Exception as error:  # whatever is wrong with the engine, the stop goes on
+            logger.debug("The engine did not say which queues are shut down: %s", error)
+            return []
+        queues = [each for reply in replies if isinstance(reply, StatsReply) for each in reply.queues]
+        return [each.name for each in queues if each.is_shut_down and not each.ready + each.delayed]
 
     def _ended(self) -> None:
         self._is_stopped = True
