@@ -147,8 +147,8 @@ class Connection(asyncio.BufferedProtocol):
         # Lowered first: whoever adds from here on asks for another flush, at worst for nothing.
         self._is_dirty = False
         transport, outbox = self._transport, self._outbox
-        if transport is None or self._is_stuck or not outbox:
-            return
+        if transport is None or self._is_stuck or self._is_closing or not outbox:
+            return  # closing: another thread's answer came after the goodbye
         # Not a swap: another thread may be about to extend this very list.
         replies = outbox[:]
         del outbox[: len(replies)]
