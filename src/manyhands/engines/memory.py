@@ -157,9 +157,7 @@ class MemoryEngine:
                     for session, batch in replies.items():
                         self._hand(session, batch)
                 if not inbox:
-                    if not effects:
-                        break
-                    continue
+                    break
                 while inbox:
                     port, requests = inbox.popleft()
                     if self._ports.get(port.session) is port:
