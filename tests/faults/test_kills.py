@@ -17,9 +17,9 @@ from .programs import KEY
 
 pytestmark = pytest.mark.faults
 
-TASKS = int(os.environ.get("MANYHANDS_FAULT_TASKS", "20000"))
-KILLS = int(os.environ.get("MANYHANDS_FAULT_KILLS", "50"))
-"""A nightly run sets 1,000,000 and 1,000."""
+IS_NIGHTLY = os.environ.get("MANYHANDS_TEST_PROFILE") == "nightly"
+TASKS = int(os.environ.get("MANYHANDS_FAULT_TASKS", "1000000" if IS_NIGHTLY else "20000"))
+KILLS = int(os.environ.get("MANYHANDS_FAULT_KILLS", "1000" if IS_NIGHTLY else "50"))
 SEED = int(os.environ.get("MANYHANDS_FAULT_SEED", "1"))
 PRODUCERS, WORKERS = 2, 3
 IN_HAND = 20
