@@ -25,6 +25,7 @@ from manyhands.engines.sqlite import schema
 from manyhands.engines.sqlite import statements as sql
 from manyhands.engines.sqlite.coalesce import Rows
 from manyhands.engines.sqlite.failing import translated
+from manyhands.engines.sqlite.log import damaged_frame
 from manyhands.engines.sqlite.reading import read
 from manyhands.errors import EngineCorrupt, EngineUnavailable
 from manyhands.lifecycle.changes import Snapshot
@@ -73,6 +74,13 @@ class Store:
         if schema.is_new(path):
             schema.create(path)
         schema.check_header(path)
+        frame = damaged_frame(Path(f"{path}-wal"))
+        if frame:
+            raise EngineCorrupt(
+                f"The log {path.name}-wal of the store {path} is damaged at frame {frame}, and acknowledged messages lie "
+                "behind it. Nothing was changed. Restore both files from a backup, or move the log away and "
+                "do without its messages."
+            )
         with translated(path):
             # mode=rw: never creates; the connection is used by the writer thread, and by close after that thread ended.
             connection = sqlite3.connect(
