@@ -178,3 +178,27 @@ def test_a_second_attach_of_a_session_ends_its_first_connection(place: Place, se
     assert second.port.attached.is_resumed
     assert second.ack(delivery)
     eventually(lambda: server.connections == 1, "the first connection is closed")
+
+
+def test_what_other_threads_write_through_never_mixes_with_what_the_loop_writes(place: Place) -> None:
+    """The master's threads put small and large bodies while the same connection's own requests are answered."""
+    engine = place.engine()
+    remote = place.peer(place.serve(engine).url)
+
+    def put_all(queue: str) -> None:
+        master = Peer(engine)
+        for n in range(60):
+            master.put(queue, message(bytes([n]) * (200_000 if n % 10 == 9 else 50)))
+
+    threads = [threading.Thread(target=put_all, args=(queue,)) for queue in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for n in range(60):
+        for queue in ("a", "b"):
+            waiting = remote.start_lease(queue)
+            remote.ping()
+            (delivery,) = waiting.expect(events.Granted).deliveries
+            assert set(delivery.message.body) == {n}
+            assert remote.ack(delivery)
+    for thread in threads:
+        thread.join(10)

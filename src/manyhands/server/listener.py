@@ -194,7 +194,8 @@ class SocketServer:
     def flush_soon(self, connection: Connection) -> None:
         """Its outbox has something; from any thread. One flush a turn for all of them."""
         if threading.get_ident() != self._loop_ident:
-            self._marked.post(connection)
+            if not connection.write_through():
+                self._marked.post(connection)
             return
         self._dirty.append(connection)
         if len(self._dirty) == 1:
