@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import threading
-
-import pytest
+from collections.abc import Sequence
 
 import manyhands as mh
+from manyhands.auth import Keyring
+from manyhands.engines.remote import RemoteEngine
+from manyhands.events import Attach, Closing, Reply
 
 
-@pytest.mark.parametrize("run", range(5))
-def test_workers_end_by_themselves_when_the_last_result_is_followed_by_the_end(run: int) -> None:
+def test_the_goodbye_names_the_queues_that_are_over_and_no_others() -> None:
+    key = "a key of sixteen bytes"
+    server = mh.serve("tcp://127.0.0.1:0", key)
+    for name in ("over", "open", "still full"):
+        server.queue(name).put(1)
+    server.queue("over").get()
+    server.queue("over").shutdown()
+    server.queue("still full").shutdown()
+    goodbyes: list[Closing] = []
+    told = threading.Event()
+
+    def listen(replies: Sequence[Reply]) -> None:
+        goodbyes.extend(reply for reply in replies if isinstance(reply, Closing))
+        if goodbyes:
+            told.set()
+
+    engine = RemoteEngine(server.url, Keyring(key))
+    engine.attach(Attach("a session that listens"), listen)
+    server.stop()
+    assert told.wait(10)
+    engine.close()
+    assert goodbyes[0].shut_down == ["over"]
+
+
+def test_workers_end_by_themselves_when_the_last_result_is_followed_by_the_end() -> None:
     server = mh.serve("tcp://127.0.0.1:0")
     tasks, results = server.queue("tasks"), server.queue("results")
     ended: list[str] = []
