@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from manyhands import managers as managers
     from manyhands.client import Client as Client
     from manyhands.client import Queue as Queue
-    from manyhands.config import connect as connect
+    from manyhands.client.connecting import connect as connect
     from manyhands.config import serve as serve
     from manyhands.errors import AddressInUse as AddressInUse
     from manyhands.errors import AuthenticationFailed as AuthenticationFailed
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _MODULES = ("aio", "managers")
 _HOMES = {
-    "connect": "config",
+    "connect": "client.connecting",
     "serve": "config",
     "Client": "client",
     "Queue": "client",

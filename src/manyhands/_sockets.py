@@ -11,7 +11,6 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Sequence
 
 from manyhands.address import Address
 from manyhands.errors import AddressInUse, UsageError
@@ -20,11 +19,6 @@ KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 15, 5, 3
 USER_TIMEOUT_MS = 1000 * (KEEPALIVE_IDLE_S + KEEPALIVE_INTERVAL_S * KEEPALIVE_PROBES)
 BACKLOG = 4096
 """Asked of the kernel, which cuts it to its own limit. The standard library's 16 lets connects hang beyond ~100 workers."""
-
-MAX_VECTORS = 512
-"""Buffers for one vectored write; below every platform's IOV_MAX."""
-JOIN_BYTES = 32768
-"""Below this a copy costs less than a vectored write."""
 
 _PROC_LISTENING = "0A"
 
@@ -44,32 +38,6 @@ def tune(sock: socket.socket) -> None:
         if option is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(level, option, value)
-
-
-def write_some(fd: int, buffers: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
-    """Write to a non-blocking socket what the kernel takes at once; what it did not take.
-
-    Where sockets are no descriptors (Windows) it takes nothing. A broken connection takes everything: its owner finds out.
-    """
-    if not hasattr(os, "writev"):
-        return list(buffers)
-    try:
-        if len(buffers) == 1:
-            taken = os.write(fd, buffers[0])
-        elif sum(map(len, buffers)) <= JOIN_BYTES:
-            buffers = [b"".join(buffers)]
-            taken = os.write(fd, buffers[0])
-        else:
-            taken = os.writev(fd, buffers[:MAX_VECTORS])
-    except (BlockingIOError, InterruptedError):
-        return list(buffers)
-    except OSError:
-        return []
-    for at, buffer in enumerate(buffers):
-        if taken < len(buffer):
-            return [memoryview(buffer)[taken:], *buffers[at + 1 :]]
-        taken -= len(buffer)
-    return []
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""`manyhands.serve` and `manyhands.connect`: what a caller says, put together with the defaults.
+"""`manyhands.serve`: what a caller says, put together with the defaults.
 
 Secure without being asked: on loopback a key is found or made; beyond loopback a key must be given, and since this version
 does not encrypt, that must be accepted in so many words.
@@ -10,7 +10,6 @@ import logging
 from typing import NamedTuple
 
 from manyhands.address import DEFAULT_URL, parse_address
-from manyhands.client.connecting import connect
 from manyhands.engines.opening import open_engine
 from manyhands.errors import UnsupportedFeature, UsageError
 from manyhands.model import Durability
@@ -80,6 +79,3 @@ def open_server(
     except BaseException:
         engine.close()
         raise
-
-
-__all__ = ["Opened", "connect", "open_server", "serve"]

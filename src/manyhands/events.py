@@ -382,6 +382,8 @@ class Closing(_Event, array_like=True, frozen=True, tag=91):
     """The engine's owner is going away on purpose; nothing was settled. Sessions stay valid if it comes back."""
 
     reason: str = ""
+    shut_down: list[str] = []
+    """Queues that were shut down and are empty: a get whose question crosses this goodbye needs no answer any more."""
 
 
 Reply = (

@@ -57,13 +57,13 @@ class Server:
         """End this process's clients, say goodbye to all others, stop listening and close the engine. Idempotent."""
         self._stop(exits.NORMAL, reason)
 
-    def _stop(self, how: exits.End, reason: str) -> None:
+    def _stop(self, how: exits.End, reason: str, *, is_exit: bool = False) -> None:
         exits.closed(self)
         if self._is_stopped or self._is_foreign:
             return
         self._is_stopped = True
         for client in self._clients:
-            client.end(how)
+            client.end(how, is_exit=is_exit)
         self._socket_server.stop(reason)
         self._engine.close(closing_reason=reason)
 
@@ -78,9 +78,9 @@ class Server:
 
     # -- how the process ends (client/exits.py)
 
-    def end(self, how: exits.End) -> None:
+    def end(self, how: exits.End, *, is_exit: bool = False) -> None:
         """The process ends."""
-        self._stop(how, "The server's program ended.")
+        self._stop(how, "The server's program ended.", is_exit=is_exit)
 
     def thread_ended(self, ident: int, how: exits.End) -> None:
         """Nothing of the server is a thread's."""

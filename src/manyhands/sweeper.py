@@ -49,13 +49,13 @@ class Sweeper:
                 self._due = due
                 self._condition.notify()
 
-    def stop(self) -> None:
-        """End the thread and wait for a tick under way, unless this is called from inside one."""
+    def stop(self, *, must_wait: bool = True) -> None:
+        """End the thread and wait for a tick under way, unless this is called from inside one or must not wait."""
         with self._condition:
             self._is_stopped = True
             self._condition.notify()
             thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
+        if must_wait and thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def _run(self) -> None:

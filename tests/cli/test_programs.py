@@ -97,6 +97,17 @@ def test_a_demo_that_is_out_of_time_says_so_and_leaves_nothing_behind(start: Sta
     assert "Traceback" not in demo.err
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows sends a console event to a group, which the test would be part of")
+@pytest.mark.parametrize("words", [["--json"], []])
+def test_watching_ends_with_ctrl_c_and_0(start: Start, words: list[str]) -> None:
+    with mh.serve("tcp://127.0.0.1:0") as server:
+        server.queue("tasks").put(1)
+        watching = start("status", "-m", "manyhands", "status", "--watch", "--interval", "0.05", "--url", server.url, *words)
+        watching.prints("tasks", times=2 if words else 1)
+        watching.process.send_signal(signal.SIGINT)
+        watching.ends_quietly()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="the shells that Windows has complete through PowerShell")
 def test_the_shell_can_complete_commands(start: Start) -> None:
     completing = start(

@@ -90,6 +90,28 @@ def test_ctrl_c_in_a_waiting_get_leaves_no_ghost(remote_place: Place) -> None:
     assert client.queue("q").get(timeout=5) == "for the living"
 
 
+DAEMONS = """
+import threading, time
+import manyhands as mh
+client = mh.connect({url!r}, {key!r})
+client.queue("q").put_many(range(3))
+def work():
+    while True:
+        client.queue("q").get()
+        client.queue("q").task_done()
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+client.queue("q").join()
+"""
+
+
+@pytest.mark.programs
+def test_daemon_threads_that_wait_at_the_end_of_a_program_leave_no_traceback(remote_place: Place) -> None:
+    program = DAEMONS.format(url=remote_place.url, key=KEY)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
 # -- multiprocessing ---------------------------------------------------------------------------------------------------
 
 

@@ -268,3 +268,16 @@ def test_about_half_is_given_back_and_all_when_the_task_runs_long(
     unbegun: int, wanted: int, running_s: float, given: int
 ) -> None:
     assert to_give_back(unbegun, wanted, running_s) == given
+
+
+def test_a_goodbye_ends_gets_on_queues_that_were_shut_down_and_no_others() -> None:
+    state = ClientState()
+    over, other = state.queue("over"), state.queue("other")
+    waiting = state.ask(over, "a", 1, None, 0.0)
+    patient = state.ask(other, "a", 1, None, 0.0)
+    state.on_replies([Closing("bye", ["over"])], 0.0)
+    assert (waiting.is_over(), patient.is_over()) == (True, False)
+    assert isinstance(waiting.reply, Failed)
+    assert waiting.reply.code == "shut_down"
+    assert state.ask(over, "a", 1, None, 0.0).is_over(), "a question that crosses the goodbye is not asked any more"
+    assert not state.ask(other, "a", 1, None, 0.0).is_over()

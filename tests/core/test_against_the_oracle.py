@@ -130,12 +130,18 @@ class Machine(RuleBasedStateMachine):
         if reply is None:
             # Nothing is ready; others are asked for what they have not begun, and answer.
             assert not self.oracle.next(queue, 1)
-            for other in set(SESSIONS) - {session}:
-                for recall in [reply for reply in driver.take(other) if isinstance(reply, Recall)]:
+            recalls = [(other, one) for other in SESSIONS if other != session for one in driver.take(other)]
+            for other, recall in recalls:
+                if isinstance(recall, Recall):
                     self.answer_recall(other, recall, generous)
-            reply = driver.reply(session, rid)
+                    # The first answer that gives something back ends the wait.
+                    late = driver.reply(session, rid)
+                    if late is not None:
+                        reply = late
+                        self.check_grant(session, queue, max_n, begin_n, reply)
+        else:
+            self.check_grant(session, queue, max_n, begin_n, reply)
         assert isinstance(reply, Granted)
-        self.check_grant(session, queue, max_n, begin_n, reply)
 
     def answer_recall(self, session: str, recall: Recall, generous: bool) -> None:
         assert recall.n > 0

@@ -328,6 +328,16 @@ def test_a_holder_that_is_away_is_not_waited_for(driver: Driver) -> None:
     assert driver.lease("bob", "q") == []
 
 
+def test_a_holder_that_went_away_after_settling_all_is_not_waited_for(driver: Driver) -> None:
+    driver.fill("cleo", "q", 2)
+    held = driver.lease("ann", "q", 2, begin_n=1)
+    rid = driver.wait_lease("bob", "q", wait_s=0.0)
+    driver.settle("ann", *[delivery.token for delivery in held])
+    assert driver.reply("bob", rid) is None
+    driver.detach("ann")
+    assert driver.reply("bob", rid) == Granted(rid, [])
+
+
 def test_a_lease_that_nobody_waits_behind_recalls_nothing(driver: Driver) -> None:
     driver.fill("cleo", "q", 2)
     driver.lease("ann", "q", 2, begin_n=1)

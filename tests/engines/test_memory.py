@@ -173,23 +173,32 @@ def test_closing_tells_everybody_and_refuses_what_comes_after() -> None:
         engine.attach(Attach("b"), nobody)
 
 
-def test_an_engine_that_was_closed_leaves_no_thread() -> None:
-    before = threading.active_count()
+def test_a_sink_may_close_the_engine() -> None:
     engine = MemoryEngine()
-    assert threading.active_count() == before, "nothing is started before somebody attaches"
+    port = engine.attach(Attach("a"), lambda replies: engine.close())
+    engine.attach(Attach("b"), nobody).send([Lease(1, "q", 1, 1, 0.0)])
+    port.send([Ping(1)])
+    with pytest.raises(ServerUnavailable):
+        port.send([Ping(2)])
+
+
+def test_an_engine_that_was_closed_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    engine = MemoryEngine()
+    assert set(threading.enumerate()) <= before, "nothing is started before somebody attaches"
     engine.attach(Attach("a"), nobody)
-    assert threading.active_count() == before + 1
+    (sweeper,) = set(threading.enumerate()) - before
     engine.close()
-    assert threading.active_count() == before
+    assert not sweeper.is_alive()
 
 
 def test_with_a_tests_own_clock_nothing_happens_by_itself() -> None:
     clock = ManualClock()
     engine = MemoryEngine(clock=clock)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     replies: list[Reply] = []
     port = engine.attach(Attach("a"), replies.extend)
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
     port.send([Lease(1, "q", 1, 1, 5.0)])
     assert engine.tick() == clock.mono + 5.0
     clock.advance(5.0)

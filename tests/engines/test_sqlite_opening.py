@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from manyhands.engines.sqlite import SqliteEngine
 from manyhands.engines.sqlite.coalesce import Rows
+from manyhands.engines.sqlite.log import damaged_frame
 from manyhands.engines.sqlite.store import Store
 from manyhands.errors import EngineCorrupt, EngineError, ManyhandsError, UsageError
 from manyhands.lifecycle.changes import Stored
@@ -163,3 +166,64 @@ def test_flipped_bits_are_refused_or_survived_but_never_take_a_message_away(path
         store.close()
     print(f"{refused} of 150 refused")
     assert refused > 0
+
+
+# -- the log --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crashed(tmp_path: Path) -> Path:
+    """A store whose process ended without closing it: twelve transactions lie in the log."""
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from manyhands.engines.sqlite.coalesce import Rows\n"
+        "from manyhands.engines.sqlite.store import Store\n"
+        "from manyhands.lifecycle.changes import Stored\n"
+        "from manyhands.model import Message\n"
+        "store = Store.open(Path(sys.argv[1]))\n"
+        "store.load(0.0, watermark_kept_s=1.0)\n"
+        "for n in range(1, 13):\n"
+        "    store.write(Rows([Stored(n, 'mail', Message(f'id-{n}', bytes(3000)))]))\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "crashed.db")], check=True, timeout=60)
+    return tmp_path / "crashed.db"
+
+
+def test_a_log_is_read_after_a_crash(crashed: Path) -> None:
+    assert damaged_frame(Path(f"{crashed}-wal")) == 0
+    store = Store.open(crashed)
+    assert len(store.load(0.0, watermark_kept_s=1.0).messages) == 12
+    store.close()
+
+
+def test_a_flipped_bit_in_the_log_is_refused_or_takes_the_last_transactions_only(crashed: Path) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    log = Path(f"{crashed}-wal")
+    good_file, good_log = crashed.read_bytes(), log.read_bytes()
+    refused = 0
+    for _ in range(60):
+        flipped = bytearray(good_log)
+        flipped[chance.randrange(8, len(flipped))] ^= 1 << chance.randrange(8)
+        crashed.write_bytes(good_file)
+        log.write_bytes(flipped)
+        try:
+            store = Store.open(crashed)
+        except EngineCorrupt:
+            assert log.read_bytes() == flipped
+            refused += 1
+            continue
+        assert len(store.load(0.0, watermark_kept_s=1.0).messages) >= 10
+        store.close()
+    assert refused > 30
+
+
+def test_a_log_cut_off_anywhere_is_a_power_cut_and_no_damage(crashed: Path) -> None:
+    log = Path(f"{crashed}-wal")
+    content = log.read_bytes()
+    for length in range(0, len(content), 1111):
+        log.write_bytes(content[:length])
+        assert damaged_frame(log) == 0

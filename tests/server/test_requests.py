@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from manyhands import _bridge, events
+from manyhands.engines.base import Waiter
 from manyhands.errors import PayloadTooLarge, ServerUnavailable
 from manyhands.server import SocketServer
 from manyhands.testing.contract.peer import Peer, Pending, eventually, message
@@ -39,6 +40,24 @@ def test_a_parked_lease_does_not_block_a_settle_behind_it(peer: Peer) -> None:
     parked = peer.start_lease("another")
     assert peer.ack(delivery)
     assert not parked.is_answered
+
+
+def test_an_answer_that_nobody_waits_for_comes_with_the_next_one_or_by_itself(place: Place, server: SocketServer) -> None:
+    came: list[list[int]] = []
+    remote = place.remote(server.url)
+    port = remote.attach(
+        events.Attach("0" * 32), lambda replies: came.append([getattr(reply, "rid", 0) for reply in replies])
+    )
+
+    def has_come(*rids: int) -> bool:
+        port.wait(Waiter(), 0.01)  # nobody else reads meanwhile
+        return [rid for batch in came for rid in batch] == list(rids)
+
+    port.send([events.Put(-1, "q", 1, 1, [message(b"one")]), events.Ping(2)])
+    eventually(lambda: has_come(-1, 2), "both answers came")
+    assert came == [[-1, 2]]
+    port.send([events.Put(-3, "q", 2, 2, [message(b"two")])])
+    eventually(lambda: has_come(-1, 2, -3), "the answer came alone")
 
 
 def test_a_put_wakes_a_lease_that_waits_on_another_connection(peer: Peer, make_peer: Callable[[], Peer]) -> None:
@@ -178,3 +197,27 @@ def test_a_second_attach_of_a_session_ends_its_first_connection(place: Place, se
     assert second.port.attached.is_resumed
     assert second.ack(delivery)
     eventually(lambda: server.connections == 1, "the first connection is closed")
+
+
+def test_what_other_threads_write_through_never_mixes_with_what_the_loop_writes(place: Place) -> None:
+    """The master's threads put small and large bodies while the same connection's own requests are answered."""
+    engine = place.engine()
+    remote = place.peer(place.serve(engine).url)
+
+    def put_all(queue: str) -> None:
+        master = Peer(engine)
+        for n in range(60):
+            master.put(queue, message(bytes([n]) * (200_000 if n % 10 == 9 else 50)))
+
+    threads = [threading.Thread(target=put_all, args=(queue,)) for queue in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for n in range(60):
+        for queue in ("a", "b"):
+            waiting = remote.start_lease(queue)
+            remote.ping()
+            (delivery,) = waiting.expect(events.Granted).deliveries
+            assert set(delivery.message.body) == {n}
+            assert remote.ack(delivery)
+    for thread in threads:
+        thread.join(10)

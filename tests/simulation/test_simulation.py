@@ -17,8 +17,8 @@ from manyhands.lifecycle.replay import Replay
 from manyhands.testing.simulation import Violation, World
 from manyhands.wire import ClientWire
 
-SEEDS = int(os.environ.get("MANYHANDS_SIMULATION_SEEDS", "300"))
-"""A nightly run sets 50,000."""
+IS_NIGHTLY = os.environ.get("MANYHANDS_TEST_PROFILE") == "nightly"
+SEEDS = int(os.environ.get("MANYHANDS_SIMULATION_SEEDS", "50000" if IS_NIGHTLY else "300"))
 TWICE = ("I3", "I4", "I6")
 """What a message that is there twice breaks, depending on which of the two is finished first."""
 FIRST = int(os.environ.get("MANYHANDS_SIMULATION_FIRST", "1"))

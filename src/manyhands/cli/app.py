@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -50,6 +52,9 @@ def options(
 
 def run() -> int:
     """Run the command that was typed; the code to end the process with."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a Windows pipe may know a few hundred characters only
+            stream.reconfigure(errors="replace")
     try:
         app(prog_name="manyhands")
     except SystemExit as end:  # how the command-line library ends every command

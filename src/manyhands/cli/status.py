@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Annotated
 
 import typer
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -46,20 +46,17 @@ def status(
     key = read_key(authkey)
     with connected(url, key) as client:
         sample = Sample(client, warnings(client.url, key))
+        sample.next(interval_s if not watch else min(interval_s, 0.2))
+        out = console()
         if not watch:
-            sample.next(interval_s)
-            if as_json:
-                print_json(sample.document())
-            else:
-                console().print(sample.view())
+            sample.show(out, as_json=as_json)
             return
         with suppress(KeyboardInterrupt):
-            if as_json:
+            if as_json or not out.is_terminal:
                 while True:
+                    sample.show(out, as_json=as_json)
                     sample.next(interval_s)
-                    print_json(sample.document())
-            sample.next(min(interval_s, 0.2))
-            with Live(sample.view(), console=console(), auto_refresh=False) as live:
+            with Live(sample.view(), console=out, auto_refresh=False) as live:
                 while True:
                     sample.next(interval_s)
                     live.update(sample.view(), refresh=True)
@@ -83,6 +80,13 @@ class Sample:
         passed_s = taken_mono - self._taken_mono
         self._taken_mono = taken_mono
         self._rates = {each.name: _rates(before.get(each.name), each, passed_s) for each in self._stats.queues}
+
+    def show(self, out: Console, *, as_json: bool) -> None:
+        """Print it once."""
+        if as_json:
+            print_json(self.document())
+        else:
+            out.print(self.view())
 
     def document(self) -> dict[str, object]:
         """Everything as data."""

@@ -58,6 +58,7 @@ class Client:
     def _reset(self) -> None:
         self.session: ClientSession | None = None
         """This process's session; None before it is opened, after close and at first in a forked child."""
+        self._ended: ClientSession | None = None
         self._opening = threading.Lock()
         self._threads = threading.local()
         self._watched: set[int] = set()
@@ -69,13 +70,16 @@ class Client:
             ServerUnavailable: the client was closed.
         """
         with self._opening:
-            if self.is_closed:
-                raise ServerUnavailable("This client was closed; connect again to go on.")
-            if self.session is None:
+            if self.session is None and not self.is_closed:
                 self.session = ClientSession(self.engine, self._codec)
                 self._watched.add(threading.main_thread().ident or 0)  # its end is the process's
                 exits.opened(self)
-            return self.session
+            session = self.session
+        if session is None:
+            if self._ended is not None:
+                self._ended.raise_gone()
+            raise ServerUnavailable("This client was closed; connect again to go on.")
+        return session
 
     # -- queues ----------------------------------------------------------------------------------------------------
 
@@ -137,13 +141,19 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.end(exits.end_of(error))
 
-    def end(self, how: exits.End) -> None:
-        """Close; what this thread had is settled as its end says."""
+    def end(self, how: exits.End, *, is_exit: bool = False) -> None:
+        """Close; what this thread had is settled as its end says.
+
+        Args:
+            is_exit: whether the process ends with it.
+        """
         with self._opening:
             self.is_closed = True
             session, self.session = self.session, None
         exits.closed(self)
         if session is not None:
+            session.is_exiting = is_exit
+            self._ended = session
             session.close(how.kind, how.reason)
             if self._owns_engine:
                 self.engine.close()

@@ -37,7 +37,7 @@ NORMAL = End(SettleKind.ACK)
 class Ending(Protocol):
     """A client or an embedded server, as this module needs it."""
 
-    def end(self, how: End) -> None: ...
+    def end(self, how: End, *, is_exit: bool = False) -> None: ...
 
     def thread_ended(self, ident: int, how: End) -> None: ...
 
@@ -111,7 +111,7 @@ def _at_exit_of_child() -> None:
 
 def _end_all(how: End) -> None:
     for client in reversed(_process.clients[:]):  # what was opened last may live in what was opened first
-        client.end(how)
+        client.end(how, is_exit=True)
 
 
 def _wrap_sys_exit() -> None:

@@ -24,7 +24,7 @@ from manyhands.client.messages import (
 from manyhands.client.session import GRACE_S, ClientSession
 from manyhands.client.state import Held, QueueState
 from manyhands.codec import check_size, encode
-from manyhands.errors import SealBroken, ShutDown, UndecodableBody, from_code
+from manyhands.errors import SealBroken, ServerGone, ServerUnavailable, ShutDown, UndecodableBody, from_code
 from manyhands.events import FOREVER, Count, Failed, Granted, Join, QueueInfo, Settled, Size
 from manyhands.events import ShutDown as ShutDownRequest
 from manyhands.model import Message, QueueStats, SettleKind, Settlement
@@ -198,10 +198,10 @@ class Queue:
         try:
             yield Received(value, held.delivery.attempt, message.id)
         except KeyboardInterrupt:
-            self._settle(session, held, Settlement(held.delivery.token, SettleKind.RELEASE))
+            self._let_go(session, held, SettleKind.RELEASE, "interrupted by Ctrl-C")
             raise
         except BaseException as error:
-            self._settle(session, held, Settlement(held.delivery.token, SettleKind.NACK, reason=describe(error)))
+            self._let_go(session, held, SettleKind.NACK, describe(error))
             raise
         elapsed_s = time.monotonic() - held.begun_at
         with session.lock:
@@ -339,6 +339,15 @@ class Queue:
             session.state.drop(held)
             session.state.settle(held, SettleKind.NACK, reason=str(error))
         session.flush()
+
+    def _let_go(self, session: ClientSession, held: Held, kind: SettleKind, reason: str) -> None:
+        """Settle while an exception is on its way, which matters more than a server that is gone."""
+        with session.lock:
+            session.state.settle(held, kind, reason=reason)
+        try:
+            session.flush()
+        except (ServerGone, ServerUnavailable):
+            log.debug("message %s was not given back: its server is gone, and it with it", held.delivery.message.id)
 
     def _raise_refused(self, session: ClientSession) -> None:
         with session.lock:

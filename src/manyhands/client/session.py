@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Hashable, Sequence
 from itertools import count
+from typing import NoReturn
 
 from manyhands import codec
 from manyhands.client.flusher import Flusher
@@ -58,6 +59,8 @@ class ClientSession:
         """Why the port will never answer again."""
         self._closing_at = 0.0
         self.is_closed = False
+        self.is_exiting = False
+        """Whether it was closed because the process ends."""
         self._flusher = Flusher(self._flush_left)
         self._left_at = 0.0
         self.id = secrets.token_hex(_SESSION_BYTES)
@@ -85,6 +88,7 @@ class ClientSession:
             ServerGone, ServerUnavailable: the port is closed for good.
         """
         state, sending = self.state, self._sending
+        gone: ServerUnavailable | None = None
         while state.has_output and sending.acquire(False):
             try:
                 with self.lock:
@@ -93,10 +97,12 @@ class ClientSession:
                 if batch:
                     self.port.send(batch, may_gather=may_gather)
             except ServerUnavailable as error:
-                self._end(error)
-                raise self.gone or error from error
+                gone = error
             finally:
                 sending.release()
+            if gone is not None:
+                self._end(gone)
+                self.raise_gone()
 
     def flush_soon(self, now: float) -> None:
         """Leave what there is to gather with what comes within about a millisecond: the consumer's tasks are short.
@@ -184,7 +190,7 @@ class ClientSession:
             call.waiter = waiter
         while not call.is_over():
             if self.gone is not None:
-                raise self.gone
+                self.raise_gone()
             until = own_until
             if self.state.is_closing and self.port.attached is not self.state.attached:
                 self.reattached()  # it came back
@@ -197,8 +203,20 @@ class ClientSession:
             left_s = -1.0 if until is None else until - time.monotonic()
             if until is not None and left_s <= 0:
                 return False
-            self.port.wait(waiter, left_s)
+            try:
+                self.port.wait(waiter, left_s)
+            except ServerUnavailable as error:
+                self._end(error)
         return True
+
+    def raise_gone(self) -> NoReturn:
+        """Say why no answer can come; a daemon thread of a process that is ending just stays where it is.
+
+        It would only end in a traceback on stderr, of a program in which nothing went wrong.
+        """
+        while self.is_exiting and threading.current_thread().daemon:
+            time.sleep(GONE_S)
+        raise self.gone or ServerUnavailable("This client was closed; connect again to go on.")
 
     def _ask_whether_gone(self) -> None:
         # A remote port reconnects; one to an engine of this process says that it is closed.

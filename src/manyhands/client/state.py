@@ -211,6 +211,8 @@ class ClientState:
         """By consumer: the lease under which its puts travel."""
         self.is_closing = False
         """Whether the engine's owner said goodbye and nothing has been heard since."""
+        self._over: frozenset[str] = frozenset()
+        """Queues that had been shut down when it said so."""
         self.attached: Attached | None = None
         self._rid = 0
         self._settles = Stream()
@@ -346,6 +348,9 @@ class ClientState:
         """Ask for up to n deliveries; the call is over when one is there, or its timeout."""
         call = Call()
         call.queue, call.consumer, call.n, call.deadline = queue, consumer, min(n, _ASK_AT_MOST), deadline
+        if self.is_closing and queue.name in self._over:
+            call.reply = _shut_down(queue)
+            return call
         queue.calls[call] = None
         if not queue.refill_rid:  # else its answer decides
             self._lease(queue, call, now)
@@ -502,8 +507,7 @@ class ClientState:
             if isinstance(reply, Recall):
                 self._on_recall(reply, now)
             elif isinstance(reply, Closing):
-                self.is_closing = True
-                self.woken.extend(self.waiting())
+                self._on_closing(reply)
             else:
                 pending = self._pending.pop(reply.rid, None)
                 if pending is None:
@@ -514,6 +518,18 @@ class ClientState:
                     self._on_sent_answered(pending, reply, now)
                 else:
                     self._on_call_answered(pending, reply, now)
+
+    def _on_closing(self, closing: Closing) -> None:
+        """A get on a queue that was shut down is over; all others wait for the server's return, as the shell allows."""
+        self.is_closing = True
+        self._over = frozenset(closing.shut_down)
+        for queue in [self.queues[name] for name in closing.shut_down if name in self.queues]:
+            for call in [*queue.calls]:
+                queue.calls.pop(call)
+                self._orphan(queue, call)
+                call.reply = _shut_down(queue)
+                self.woken.append(call)
+        self.woken.extend(self.waiting())
 
     def _on_call_answered(self, call: Call, reply: Reply, now: float) -> None:
         queue = call.queue
@@ -587,3 +603,8 @@ class ClientState:
 def _is_empty_answer(reply: Reply) -> bool:
     """Whether a port may have given this answer itself, to a wait that was withdrawn while there is no server."""
     return isinstance(reply, Granted) and not reply.deliveries
+
+
+def _shut_down(queue: QueueState) -> Failed:
+    """The answer that the server had for a get, had it stayed."""
+    return Failed(0, "shut_down", f"queue {queue.name!r} was shut down and has nothing more")

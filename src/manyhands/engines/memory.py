@@ -95,12 +95,14 @@ class MemoryEngine:
             if self._is_closed:
                 return
             self._is_closed = True
+            is_inside = self._is_busy
             ports = list(self._ports.values())
             self._ports.clear()
             for port in ports:
                 port.hand([Closing(closing_reason)])
         if self._sweeper is not None:
-            self._sweeper.stop()
+            # From inside a sink this thread still holds the lock that a sweep may be waiting for.
+            self._sweeper.stop(must_wait=not is_inside)
 
     def _check(self) -> None:
         if self._is_foreign:
@@ -155,9 +157,7 @@ class MemoryEngine:
                     for session, batch in replies.items():
                         self._hand(session, batch)
                 if not inbox:
-                    if not effects:
-                        break
-                    continue
+                    break
                 while inbox:
                     port, requests = inbox.popleft()
                     if self._ports.get(port.session) is port:

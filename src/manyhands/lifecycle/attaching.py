@@ -55,10 +55,7 @@ def detach(state: State, session: Session, now: Now, *, is_dead: bool, reason: s
     _withdraw_all(state, session)
     session.is_connected = False
     state.note(SessionSeen(session.id, session.name, now.wall))
-    for name in session.recalled_from(state.queues):
-        queue = state.queues[name]
-        del queue.recalls[session.id]
-        state.wake(queue)
+    _answer_nothing(state, session)
     if is_dead:
         lose_leases(state, session, now, reason)
     else:
@@ -84,10 +81,7 @@ def goodbye(state: State, session: Session, request: Goodbye, now: Now) -> None:
     return_leases(state, session, now)
     session.is_connected = False
     del state.sessions[session.id]
-    for name in session.recalled_from(state.queues):
-        queue = state.queues[name]
-        del queue.recalls[session.id]
-        state.wake(queue)
+    _answer_nothing(state, session)
     state.note(SessionSeen(session.id, session.name, now.wall))
 
 
@@ -119,6 +113,15 @@ def withdraw(state: State, session: Session, request: Withdraw, now: Now) -> Non
         settling.answer_join(state, waiting)
     elif isinstance(waiting, WaitingResult):
         results.end_waiting(state, waiting)
+
+
+def _answer_nothing(state: State, session: Session) -> None:
+    """It will not answer its recalls; nobody shall wait for that."""
+    for name in session.recalled:
+        queue = state.queues[name]
+        queue.recalls.pop(session.id, None)
+        state.wake(queue)
+    session.recalled.clear()
 
 
 def _withdraw_all(state: State, session: Session) -> None:

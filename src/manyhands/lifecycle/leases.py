@@ -163,6 +163,7 @@ def recalled(state: State, session: Session, request: Recalled, now: Now) -> Non
     if queue is None:
         return
     queue.recalls.pop(session.id, None)
+    session.recalled.discard(queue.name)
     n = 0
     for token in request.tokens:
         entry = session.leases.get(token)

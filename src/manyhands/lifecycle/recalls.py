@@ -28,17 +28,18 @@ def ask(state: State, queue: Queue, now: Now) -> None:
     waits = [waiting for waiting in queue.waiting if waiting.begin_n]
     waiting_n = len(waits)
     holders = [
-        (session_id, held)
+        (session, held)
         for session_id, held in queue.unbegun_by.items()
         if queue.recalls.get(session_id, 0.0) <= now.mono
         and (session := state.sessions.get(session_id)) is not None
         and session.is_connected
         and any(waiting.session is not session for waiting in waits)
     ]
-    for session_id, held in holders:
-        queue.recalls[session_id] = now.mono + state.limits.recall_answer_s
+    for session, held in holders:
+        session.recalled.add(queue.name)
+        queue.recalls[session.id] = now.mono + state.limits.recall_answer_s
         share = -(-held * waiting_n // (waiting_n + len(holders)))
-        state.effects.append((session_id, Recall(queue.name, share)))
+        state.effects.append((session.id, Recall(queue.name, share)))
 
 
 def is_pending(queue: Queue, session: Session, now: Now) -> bool:

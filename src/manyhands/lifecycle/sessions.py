@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from manyhands.lifecycle.marks import Mark
-    from manyhands.lifecycle.queue import Entry, Queue
+    from manyhands.lifecycle.queue import Entry
     from manyhands.lifecycle.waiting import Waiting, WaitingPut
 
 
@@ -34,6 +34,7 @@ class Session:
         "name",
         "parked",
         "puts",
+        "recalled",
     )
 
     def __init__(self, session_id: str, name: str) -> None:
@@ -55,8 +56,5 @@ class Session:
         self.marks: dict[str, Mark] = {}
         self.puts: dict[tuple[str, int], WaitingPut] = {}
         """Its parked puts by stream and seq, so that a resend joins the first one."""
-
-    def recalled_from(self, queues: dict[str, Queue]) -> list[str]:
-        """The queues that still wait for its answer to a Recall."""
-        names = {entry.queue for entry in self.leases.values()}
-        return [name for name in names if self.id in queues[name].recalls]
+        self.recalled: set[str] = set()
+        """Queues that it was asked to give back to and has not answered yet."""

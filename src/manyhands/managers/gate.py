@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from manyhands.engines.base import Engine, Port, Sink, Waiter
@@ -17,6 +18,8 @@ from manyhands.model import Durability, Features, Limits, Message
 
 _log = logging.getLogger(__name__)
 
+_COMES_BACK_WITHIN_S = 60.0
+
 Answer = Callable[[str, str, Message | None], str]
 """(session, typeid, sealed arguments) -> the queue's name. Calls the program's own code."""
 
@@ -25,7 +28,7 @@ class Gate:
     """An Engine. Callables of the program run in one thread of their own, since they may take long or wait.
 
     Args:
-        engine: where the queues are; stays its owner's to close.
+        engine: where the queues are; closed with the gate.
         answer: what to do for Create.
         drop: what to do for Drop: (queue, session).
         end_session: told when a session said goodbye.
@@ -38,6 +41,9 @@ class Gate:
         self._answer = answer
         self._drop = drop
         self._end_session = end_session
+        self._creators: set[str] = set()
+        self._vanished: dict[str, float] = {}
+        """Those of the creators whose connection ended without a goodbye, and when."""
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="manyhands-offers", daemon=True)
         self._thread.start()
@@ -60,7 +66,9 @@ class Gate:
 
     def attach(self, attach: Attach, sink: Sink) -> Port:
         """Open or resume a session of the engine behind."""
-        return _GatePort(self, self._engine.attach(attach, sink), attach.session, sink)
+        port = _GatePort(self, self._engine.attach(attach, sink), attach.session, sink)
+        self._vanished.pop(attach.session, None)
+        return port
 
     def close(self, *, closing_reason: str = "") -> None:
         """End the thread of the callables, and close the engine."""
@@ -69,13 +77,19 @@ class Gate:
 
     def create(self, session: str, request: Create, sink: Sink) -> None:
         """Answer, later and in the callables' thread."""
+        self._creators.add(session)
 
         def answer() -> None:
             reply: Created | Failed
             try:
+                self._end_vanished(time.monotonic())
                 reply = Created(request.rid, self._answer(session, request.typeid, request.arguments))
             except ManyhandsError as error:
                 reply = Failed(request.rid, error.code, str(error), error.facts or None)
+            except Exception as error:
+                _log.exception("offering %r failed", request.typeid)
+                text = f"The master could not offer {request.typeid!r} ({type(error).__name__}: {error}); see its log."
+                reply = Failed(request.rid, ManyhandsError.code, text)
             sink([reply])
 
         self._work.put(answer)
@@ -86,7 +100,22 @@ class Gate:
 
     def ended(self, session: str) -> None:
         """Forget a session, later."""
-        self._work.put(lambda: self._end_session(session))
+        self._vanished.pop(session, None)
+        if session in self._creators:
+            self._creators.discard(session)
+            self._work.put(lambda: self._end_session(session))
+
+    def vanished(self, session: str) -> None:
+        """Its connection ended without a goodbye: forget it, if it does not come back."""
+        if session in self._creators:
+            self._vanished[session] = time.monotonic()
+
+    def _end_vanished(self, now: float) -> None:
+        for session, since in list(self._vanished.items()):
+            if now - since > _COMES_BACK_WITHIN_S:
+                self._vanished.pop(session, None)
+                self._creators.discard(session)
+                self._end_session(session)
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
@@ -135,3 +164,5 @@ class _GatePort:
         self._port.detach(goodbye=goodbye)
         if goodbye:
             self._gate.ended(self._session)
+        else:
+            self._gate.vanished(self._session)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -34,6 +35,8 @@ STALL_S = 30.0
 """A peer that takes fewer than MIN_BYTES in this time, while there is more for it, is dropped and its leases return."""
 MIN_BYTES = 32 * 1024
 
+_CAN_WRITE_THROUGH = os.name == "posix"  # os.write takes no sockets on Windows
+
 
 class Connection(asyncio.BufferedProtocol):
     """One peer. Every method but `sink` is called in the loop's thread."""
@@ -41,11 +44,11 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_attaching",
         "_early",
-        "_is_awaiting_company",
+        "_encoded",
+        "_has_leisure",
         "_is_closing",
         "_is_dirty",
         "_is_stuck",
-        "_left",
         "_outbox",
         "_port",
         "_server",
@@ -68,17 +71,16 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._port: Port | None = None
         self._outbox: list[Reply | Attached] = []
+        self._encoded: list[Buffer] = []
+        self._writing = threading.Lock()
         self._early: list[Any] = []
         self._is_dirty = False
-        self._is_awaiting_company = False
+        self._has_leisure = False
         """Whether answers that nobody waits for will be flushed in a while, should nothing else take them along."""
         self._is_stuck = False
         self._is_closing = False
         self._attaching = False
         self._stall: asyncio.TimerHandle | None = None
-        self._writing = threading.Lock()
-        self._left: list[Buffer] = []
-        """What a thread from outside could not write: goes before everything else."""
 
     # -- the transport's side
 
@@ -118,9 +120,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._is_closing = True
-        with self._writing:  # the descriptor is closed after this call: nobody may be about to write to its number
+        with self._writing:  # the descriptor is closed behind this call, and its number may be another file's then
             self.fd = -1
-        self._transport = None
+            self._transport = None
         self._outbox.clear()
         if self._stall is not None:
             self._stall.cancel()
@@ -157,13 +159,13 @@ class Connection(asyncio.BufferedProtocol):
                 self._is_dirty = True
                 self._server.flush_soon(self)
                 return
-        if not self._is_awaiting_company:
-            self._is_awaiting_company = True
+        if not self._has_leisure:
+            self._has_leisure = True
             self._server.flush_late(self)
 
-    def flush_company(self) -> None:
-        """Write the answers that nobody waits for."""
-        self._is_awaiting_company = False
+    def flush_late(self) -> None:
+        """Write the answers that nobody waits for, if nothing took them along meanwhile."""
+        self._has_leisure = False
         self.flush()
 
     def flush(self) -> None:
@@ -172,48 +174,54 @@ class Connection(asyncio.BufferedProtocol):
             # Lowered first: whoever adds from here on asks for another flush, at worst for nothing.
             self._is_dirty = False
             transport = self._transport
-            if transport is None:
-                return
-            if self._left:
-                left, self._left = self._left, []
-                transport.writelines(left)
-            if self._is_stuck or not self._outbox:
-                return
-            buffers = self._encoded()
+            if transport is None or self._is_stuck or self._is_closing:
+                return  # closing: another thread's answer came after the goodbye
+            buffers = self._take_encoded()
             if len(buffers) == 1:
                 transport.write(buffers[0])
-            else:
+            elif buffers:
                 transport.writelines(buffers)
 
-    def flush_from_outside(self) -> bool:
-        """Write what has gathered from a thread that is not the loop's; False if only the loop can.
+    def write_through(self) -> bool:
+        """From another thread than the loop's: write what has gathered at once, without a turn of the loop.
 
-        The master of a drop-in puts in its own thread: waking the loop to write for it would cost more than all the rest.
-        It may when the transport has nothing in hand: then nothing of the loop's can come between or after.
+        A master's put reaches a waiting worker one thread switch sooner. Only while the loop has nothing to write itself, so
+        that no bytes overtake others; what the kernel does not take is left to it.
+
+        Returns:
+            Whether nothing is left for the loop.
         """
-        if not self._writing.acquire(False):
+        if not _CAN_WRITE_THROUGH or not self._writing.acquire(False):
             return False
         try:
-            transport, fd = self._transport, self.fd
-            if transport is None or fd < 0 or self._is_stuck or self._is_closing or self._left:
-                return False
-            if transport.get_write_buffer_size():
+            transport = self._transport
+            if transport is None or self._is_stuck or self._is_closing or transport.get_write_buffer_size():
                 return False
             self._is_dirty = False
-            buffers = self._encoded()
-            self._left = _sockets.write_some(fd, buffers) if buffers else []
-            if self._left:
-                self._is_dirty = True
-            return not self._left
+            buffers = self._take_encoded()
+            if not buffers:
+                return True
+            if len(buffers) == 1:
+                try:
+                    written = os.write(self.fd, buffers[0])
+                except OSError:  # full, or broken: the loop will find out which
+                    written = 0
+                if written == len(buffers[0]):
+                    return True
+                buffers = [memoryview(buffers[0])[written:]]
+            self._encoded = buffers
+            self._is_dirty = True
+            return False
         finally:
             self._writing.release()
 
-    def _encoded(self) -> list[Buffer]:
-        # Not a swap: another thread may be about to extend this very list.
+    def _take_encoded(self) -> list[Buffer]:
+        """What is to be written next. Not a swap of the outbox: another thread may be about to extend that very list."""
         outbox = self._outbox
         replies = outbox[:]
         del outbox[: len(replies)]
-        return self._wire.encode(replies) if replies else []
+        buffers, self._encoded = self._encoded, []
+        return buffers + self._wire.encode(replies) if replies else buffers
 
     # -- ending
 
@@ -226,7 +234,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(last)
         self._transport.close()
 
-    def say_closing(self, reason: str) -> None:
+    def say_closing(self, closing: Closing) -> None:
         """The orderly end: the peer is told, gets what was ready for it, and closes.
 
         Until it does, what it still sends is read and dropped: a socket that is closed with unread bytes resets the
@@ -236,7 +244,7 @@ class Connection(asyncio.BufferedProtocol):
             self.leave_session()
             self.close()
             return
-        self._outbox.append(Closing(reason))
+        self._outbox.append(closing)
         self.flush()
         self.leave_session()
         self._is_closing = True

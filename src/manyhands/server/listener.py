@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -21,7 +22,7 @@ from manyhands.address import Address
 from manyhands.auth import Keyring
 from manyhands.engines.base import Engine, Port
 from manyhands.errors import UsageError
-from manyhands.events import Attach
+from manyhands.events import Attach, Closing, Reply, Stats, StatsReply
 from manyhands.model import DEFAULT_PORT
 from manyhands.server.admission import Failures, Pending, Quiet, source_of
 from manyhands.server.connection import Connection
@@ -196,7 +197,7 @@ class SocketServer:
     def flush_soon(self, connection: Connection) -> None:
         """Its outbox has something; from any thread. One flush a turn for all of them."""
         if threading.get_ident() != self._loop_ident:
-            if not connection.flush_from_outside():
+            if not connection.write_through():
                 self._marked.post(connection)
             return
         self._dirty.append(connection)
@@ -206,7 +207,7 @@ class SocketServer:
     def flush_late(self, connection: Connection) -> None:
         """Its outbox has only answers that nobody waits for; from any thread."""
         if threading.get_ident() == self._loop_ident:
-            self._loop.call_later(LEISURE_S, connection.flush_company)
+            self._loop.call_later(LEISURE_S, connection.flush_late)
         else:
             self._unhurried.post(connection)
 
@@ -233,22 +234,25 @@ class SocketServer:
 
     def _flush_dirty(self) -> None:
         dirty, self._dirty = self._dirty, []
-        for connection in dirty:
-            connection.flush()
+        self._flush_all(dirty)
+
+    @staticmethod
+    def _flush_all(connections: list[Connection]) -> None:
+        for connection in connections:
+            try:
+                connection.flush()
+            except Exception:  # one that cannot be written to must not keep the others from their answers
+                logger.exception("Dropped %s: a bug in the server", connection.peer)
+                connection.abort()
 
     def _flush_unhurried(self, connections: list[Connection]) -> None:
         for connection in connections:
-            self._loop.call_later(LEISURE_S, connection.flush_company)
-
-    @staticmethod
-    def _flush_marked(marked: list[Connection]) -> None:
-        for connection in marked:
-            connection.flush()
+            self._loop.call_later(LEISURE_S, connection.flush_late)
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._loop_ident = threading.get_ident()
-        self._marked = Mailbox(loop, self._flush_marked)
+        self._marked = Mailbox(loop, self._flush_all)
         self._unhurried = Mailbox(loop, self._flush_unhurried)
         self._is_empty = asyncio.Event()
         loop.set_exception_handler(self._on_loop_error)
@@ -287,14 +291,40 @@ class SocketServer:
         if self._sweep is not None:
             self._sweep.cancel()
         self._is_empty.clear()
+        closing = Closing(reason, await self._shut_down_queues())
         for connection in list(self._connections):
-            connection.say_closing(reason)
+            connection.say_closing(closing)
         if self._connections:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_empty.wait(), _FLUSH_S)
         for connection in list(self._connections):
             connection.abort()
         await asyncio.sleep(0)  # the turn in which the transports close their sockets
+
+    async def _shut_down_queues(self) -> list[str]:
+        """The queues that were shut down and are empty, asked of the engine as any client would; none if it is silent."""
+        answered: asyncio.Future[Sequence[Reply]] = self._loop.create_future()
+
+        def answer(replies: Sequence[Reply]) -> None:
+            if not answered.done():
+                answered.set_result(replies)
+
+        def take(replies: Sequence[Reply]) -> None:  # in any thread
+            self._loop.call_soon_threadsafe(answer, replies)
+
+        try:
+            port = self._engine.attach(Attach(secrets.token_hex(16), "stops the server"), take)
+            try:
+                port.send([Stats(1)])
+                async with asyncio.timeout(_FLUSH_S):
+                    replies = await answered
+            finally:
+                port.detach()
+        except Exception as error:  # whatever is wrong with the engine, the stop goes on
+            logger.debug("The engine did not say which queues are shut down: %s", error)
+            return []
+        queues = [each for reply in replies if isinstance(reply, StatsReply) for each in reply.queues]
+        return [each.name for each in queues if each.is_shut_down and not each.ready + each.delayed]
 
     def _ended(self) -> None:
         self._is_stopped = True

@@ -16,6 +16,8 @@ from manyhands import _sockets
 from manyhands.address import Address
 
 WOULD_BLOCK = -1
+_MAX_VECTORS = 512  # below every platform's IOV_MAX
+_JOIN_BYTES = 32768  # below this a copy costs less than a vectored write
 
 Buffer = bytes | bytearray | memoryview
 
@@ -65,10 +67,10 @@ class Transport:
         try:
             if len(buffers) == 1:
                 return self._sock.send(buffers[0])
-            if sum(map(len, buffers)) <= _sockets.JOIN_BYTES:
+            if sum(map(len, buffers)) <= _JOIN_BYTES:
                 return self._sock.send(b"".join(buffers))
             if hasattr(self._sock, "sendmsg"):
-                return self._sock.sendmsg(buffers[:_sockets.MAX_VECTORS])
+                return self._sock.sendmsg(buffers[:_MAX_VECTORS])
             return self._sock.send(buffers[0])  # Windows
         except (BlockingIOError, InterruptedError):
             return 0

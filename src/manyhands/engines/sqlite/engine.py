@@ -9,9 +9,10 @@ from pathlib import Path
 
 from manyhands.clock import Clock, SystemClock
 from manyhands.engines.base import Sink, Waiter
+from manyhands.engines.sqlite.items import Attaching, Detaching, Stopping
 from manyhands.engines.sqlite.owner import OwnerLock
 from manyhands.engines.sqlite.store import Store
-from manyhands.engines.sqlite.writer import Attaching, Detaching, Stopping, Writer
+from manyhands.engines.sqlite.writer import Writer
 from manyhands.errors import EngineError, ServerUnavailable, UsageError
 from manyhands.events import Attach, Attached, Request
 from manyhands.model import Durability, Features, Limits

@@ -25,6 +25,8 @@ def translated(path: Path) -> Iterator[None]:
     """Raise SQLite's errors from this block as ours, with the path and the remedy in the sentence."""
     try:
         yield
+    except UnicodeDecodeError as error:  # the sqlite3 module met text, perhaps in SQLite's own message, that is none
+        raise _corrupt(path, error) from error
     except sqlite3.Error as error:
         raise _ours(path, error) from error
 
@@ -40,13 +42,19 @@ def _ours(path: Path, error: sqlite3.Error) -> EngineError:
                 "open the store again: it is verified as it opens."
             )
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return EngineCorrupt(
-                f"{path} is damaged ({error}). Nothing was overwritten. Restore it from a backup, or save what can be saved "
-                "with the sqlite3 program's .recover."
-            )
+            return _corrupt(path, error)
+        case _ if "decode" in str(error):  # the sqlite3 module's own, without a code: a text column holds no text
+            return _corrupt(path, error)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return EngineBusy(
                 f"{path} is open in another program (not a manyhands server: perhaps the sqlite3 shell). Close it there."
             )
         case _:
             return EngineUnavailable(f"The store {path} cannot be used: {error}. Check its permissions and its disk.")
+
+
+def _corrupt(path: Path, error: Exception) -> EngineCorrupt:
+    return EngineCorrupt(
+        f"{path} is damaged ({error}). Nothing was overwritten. Restore it from a backup, or save what can be saved "
+        "with the sqlite3 program's .recover."
+    )

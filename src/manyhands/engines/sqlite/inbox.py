@@ -16,18 +16,22 @@ class Inbox(Generic[T]):
     looks whether there is something. A wake-up too many only makes it look once more.
     """
 
-    __slots__ = ("_bell", "_is_asleep", "_items")
+    __slots__ = ("_bell", "_is_asleep", "_items", "_wanted")
 
     def __init__(self) -> None:
         self._items: deque[T] = deque()
         self._bell = threading.Lock()
         self._bell.acquire()
         self._is_asleep = False
+        self._wanted = 1
+
+    def __len__(self) -> int:
+        return len(self._items)
 
     def put(self, item: T) -> None:
         """Add at the end."""
         self._items.append(item)
-        if self._is_asleep:
+        if self._is_asleep and len(self._items) >= self._wanted:
             self.ring()
 
     def ring(self) -> None:
@@ -38,10 +42,11 @@ class Inbox(Generic[T]):
         except RuntimeError:  # another thread rang first
             pass
 
-    def wait(self, timeout_s: float | None) -> None:
-        """Sleep until something is put, somebody rings or the time is over (None: no limit)."""
+    def wait(self, timeout_s: float | None, *, wanted: int = 1) -> None:
+        """Sleep until so many items are there, somebody rings or the time is over (None: no limit)."""
+        self._wanted = wanted
         self._is_asleep = True
-        if not self._items:
+        if len(self._items) < wanted:
             self._bell.acquire(timeout=-1 if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
         self._is_asleep = False
 

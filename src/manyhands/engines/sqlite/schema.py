@@ -5,7 +5,7 @@ the format?). Both are read with plain file reads before SQLite may touch the fi
 is refused with not one byte of it changed. A new store is made under another name and moved into place when it is whole:
 at its own name there is never a half-made one, and so never a reason to start over an existing file.
 
-Why these tables: docs/adr/0020.
+Why these tables: docs/adr/0015.
 """
 
 from __future__ import annotations

@@ -3,21 +3,17 @@
 `Store.write` puts what a batch left behind (`coalesce.Rows`) on the disk in one transaction and returns when the disk has
 it; `Store.load` reads everything back for a new core. Nothing here knows a queue's rules.
 
-Two things make it fast. One statement carries up to 256 rows: the sqlite3 module gives the interpreter lock away at every
-statement, so a thousand single-row statements beside a computing thread would take a thousand of its time slices
-(measured: 550 rows/s against 16,000). And the file is opened in exclusive locking mode, which saves a shared-memory file
-and two system calls for each transaction, and keeps every other connection out: SQLite up to 3.51.2 can corrupt a log that
-two connections write or checkpoint at once.
+The file is opened in exclusive locking mode, which saves a shared-memory file and system calls in each transaction, and
+keeps every other connection out: SQLite up to 3.51.2 can corrupt a log that two connections write or checkpoint at once.
 """
 
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import sqlite3
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,20 +22,14 @@ import msgspec
 
 from manyhands._faults import crashpoint, is_planted
 from manyhands.engines.sqlite import schema
+from manyhands.engines.sqlite import statements as sql
 from manyhands.engines.sqlite.coalesce import Rows
 from manyhands.engines.sqlite.failing import translated
+from manyhands.engines.sqlite.log import damaged_frame
+from manyhands.engines.sqlite.reading import read
 from manyhands.errors import EngineCorrupt, EngineUnavailable
-from manyhands.lifecycle.changes import (
-    Counted,
-    Marked,
-    QueueSet,
-    Remembered,
-    ResultKept,
-    SessionSeen,
-    Snapshot,
-    StoredMessage,
-)
-from manyhands.model import Attempt, Message
+from manyhands.lifecycle.changes import Snapshot
+from manyhands.model import Attempt
 
 _FULL, _NORMAL = 2, 1  # what PRAGMA synchronous answers
 _NEXT_N_BLOCK = 1 << 20
@@ -47,64 +37,8 @@ CHECKPOINT_PAGES = 1000  # 4 MB: what a full disk must still have room for, see 
 CHECKPOINT_COMMITS = 2000
 _LARGE_BYTES = 64 * 1024
 _HUGE_BYTES = 1024 * 1024
-_MAX_ROWS = 256
 
-_encode_message = msgspec.msgpack.Encoder().encode
-_decode_message = msgspec.msgpack.Decoder(Message).decode
-_encode_holes = _encode_history = msgspec.msgpack.Encoder().encode
-_decode_history = msgspec.msgpack.Decoder(list[Attempt]).decode
-_decode_holes = msgspec.msgpack.Decoder(tuple[int, ...]).decode
-
-
-class _Bulk:
-    """One statement for many rows, in sizes of powers of two, so that few texts serve every number of rows."""
-
-    def __init__(self, head: str, one: str, tail: str = "", *, separator: str = ",") -> None:
-        self.width = one.count("?")
-        self._sizes = [(k, head + separator.join([one] * k) + tail) for k in (256, 64, 16, 4, 1)]
-
-    def run(self, connection: sqlite3.Connection, flat: Sequence[Any]) -> None:
-        """Execute for all rows; flat holds their values one after the other."""
-        width, start, end = self.width, 0, len(flat)
-        for k, sql in self._sizes:
-            step = k * width
-            while end - start >= step:
-                connection.execute(sql, flat[start : start + step])
-                start += step
-
-
-_STORE = _Bulk("INSERT INTO message VALUES ", "(?,?,?)")
-_STORE_LARGE = "INSERT INTO message VALUES (?,?,?)"
-_FREE = _Bulk(
-    "INSERT INTO state (n, deliveries, is_suspect, due_at, history) VALUES ",
-    "(?,?,?,?,?)",
-    " ON CONFLICT (n) DO UPDATE SET deliveries=excluded.deliveries, is_suspect=excluded.is_suspect,"
-    " due_at=excluded.due_at, history=excluded.history, token=0, session=''",
-)
-_LEASE = _Bulk(
-    "INSERT INTO state (n, deliveries, token, session) VALUES ",
-    "(?,?,?,?)",
-    " ON CONFLICT (n) DO UPDATE SET deliveries=excluded.deliveries, token=excluded.token,"
-    " session=excluded.session, due_at=0",
-)
-_BURY = _Bulk(
-    "INSERT INTO state (n, died_at, reason, history) VALUES ",
-    "(?,?,?,?)",
-    " ON CONFLICT (n) DO UPDATE SET died_at=excluded.died_at, reason=excluded.reason, history=excluded.history,"
-    " token=0, session=''",
-)
-_PRODUCE = _Bulk("INSERT OR IGNORE INTO produced VALUES ", "(?,?)")
-_REMOVE = [_Bulk(f"DELETE FROM {table} WHERE n IN (", "?", ")") for table in ("message", "state")]
-_UNPRODUCE = _Bulk("DELETE FROM produced WHERE n IN (", "?", ")")
-_COUNT = (
-    "UPDATE queue SET unfinished=?, put_total=?, done_total=?, redelivered_total=?, dead_total=? WHERE id=?"  # one a queue
-)
-_MARK = _Bulk("INSERT OR REPLACE INTO watermark VALUES ", "(?,?,?,?)")
-_SEE = _Bulk("INSERT OR REPLACE INTO session VALUES ", "(?,?,?)")
-_DROP_RESULT = _Bulk("DELETE FROM result WHERE id IN (", "?", ")")
-_KEEP_RESULT = "INSERT OR IGNORE INTO result VALUES (?,?,?,?)"
-_FORGET = _Bulk("DELETE FROM remembered WHERE id IN (", "?", ")")
-_REMEMBER = _Bulk("INSERT OR REPLACE INTO remembered VALUES ", "(?,?)")
+_encode_message = _encode_holes = _encode_history = msgspec.msgpack.Encoder().encode
 
 
 class Store:
@@ -140,6 +74,13 @@ class Store:
         if schema.is_new(path):
             schema.create(path)
         schema.check_header(path)
+        frame = damaged_frame(Path(f"{path}-wal"))
+        if frame:
+            raise EngineCorrupt(
+                f"The log {path.name}-wal of the store {path} is damaged at frame {frame}, and acknowledged messages lie "
+                "behind it. Nothing was changed. Restore both files from a backup, or move the log away and "
+                "do without its messages."
+            )
         with translated(path):
             # mode=rw: never creates; the connection is used by the writer thread, and by close after that thread ended.
             connection = sqlite3.connect(
@@ -199,83 +140,19 @@ class Store:
             wall: UTC seconds now.
             watermark_kept_s: how long the watermarks of an ended session are kept.
         """
-        was_collecting = gc.isenabled()
-        gc.disable()  # a million new objects and no garbage: each collection would look at all of them for nothing
         try:
             with translated(self.path), self._transaction():
                 self._db.execute("UPDATE meta SET value = value + 1 WHERE key = 'boots'")
                 self._prune(wall, watermark_kept_s)
                 meta = dict(self._db.execute("SELECT key, value FROM meta"))
-                snapshot = self._read(meta["next_n"])
+                found = read(self._db, meta["next_n"])
                 self._reserve_n(meta["next_n"])
-                self.epoch = meta["boots"]
-                return snapshot
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
             raise EngineCorrupt(
                 f"{self.path} has a row that cannot be read ({error!r}). Nothing was changed. Restore it from a backup."
             ) from error
-        finally:
-            if was_collecting:
-                gc.enable()
-
-    def _read(self, next_n: int) -> Snapshot:
-        queues, counters, names = [], [], {}
-        for id_, name, maxsize, *counts in self._db.execute("SELECT * FROM queue ORDER BY id"):
-            names[id_] = name
-            queues.append(QueueSet(name, maxsize))
-            counters.append(Counted(name, *counts))
-        self._queue_ids = {name: id_ for id_, name in names.items()}
-        messages = self._read_messages(names)
-        if messages and messages[-1].n >= next_n:
-            raise EngineCorrupt(f"{self.path} has a message numbered beyond its own counter. Restore it from a backup.")
-        watermarks, remembered = [], []
-        if not is_planted("dedupe_lost_at_restart"):
-            watermarks = [
-                Marked(session, stream, seq, _decode_holes(holes) if holes else ())
-                for session, stream, seq, holes in self._db.execute("SELECT * FROM watermark")
-            ]
-            remembered = [Remembered(*row) for row in self._db.execute("SELECT * FROM remembered")]
-        return Snapshot(
-            queues=queues,
-            counters=counters,
-            messages=messages,
-            watermarks=watermarks,
-            sessions=[SessionSeen(*row) for row in self._db.execute("SELECT * FROM session")],
-            results=[ResultKept(*row) for row in self._db.execute("SELECT * FROM result")],
-            remembered=remembered,
-            next_n=next_n,
-        )
-
-    def _read_messages(self, names: dict[int, str]) -> list[StoredMessage]:
-        produced: dict[int, list[str]] = {}
-        for n, put_id in self._db.execute("SELECT n, put_id FROM produced"):
-            produced.setdefault(n, []).append(put_id)
-        self._producers = set(produced)
-        states = {row[0]: row for row in self._db.execute("SELECT * FROM state")}
-        rows = self._db.execute("SELECT n, queue, data FROM message ORDER BY n")
-        if not states:
-            return [StoredMessage(n, names[queue], _decode_message(data)) for n, queue, data in rows]
-        untouched = (0, 0, 0, 0.0, 0, "", None, 0.0, "")
-        messages = []
-        for n, queue, data in rows:
-            _, deliveries, is_suspect, due_at, token, session, history, died_at, reason = states.get(n, untouched)
-            messages.append(
-                StoredMessage(
-                    n=n,
-                    queue=names[queue],
-                    message=_decode_message(data),
-                    deliveries=deliveries,
-                    is_suspect=bool(is_suspect),
-                    due_at=due_at,
-                    token=token,
-                    session=session,
-                    produced=tuple(produced.get(n, ())),
-                    history=_decode_history(history) if history else [],
-                    died_at=died_at,
-                    reason=reason,
-                )
-            )
-        return messages
+        self.epoch, self._queue_ids, self._producers = meta["boots"], found.queue_ids, found.producers
+        return found.snapshot
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -294,7 +171,7 @@ class Store:
             if rows.freed or rows.leased or rows.buried:
                 self._change_states(rows)
             if rows.produced:
-                _PRODUCE.run(self._db, [value for n, ids in rows.produced.items() for id_ in ids for value in (n, id_)])
+                sql.PRODUCE.run(self._db, [value for n, ids in rows.produced.items() for id_ in ids for value in (n, id_)])
                 self._producers.update(rows.produced)
             if rows.removed:
                 self._remove(rows.removed)
@@ -337,17 +214,17 @@ class Store:
                 flat += (n, id_, data)
             else:
                 self._store_large(n, id_, data)
-        _STORE.run(self._db, flat)
+        sql.STORE.run(self._db, flat)
         self._pages += len(flat) / 60
         if n >= self._reserved_n:
             self._reserve_n(n)
 
     def _store_large(self, n: int, queue_id: int, data: bytes) -> None:
-        self._db.execute(_STORE_LARGE, (n, queue_id, data))
+        self._db.execute(sql.STORE_LARGE, (n, queue_id, data))
         self._pages += len(data) / 4096
         if len(data) >= _HUGE_BYTES:
             # A prepared statement keeps a copy of what was last bound to it; an insert that changes nothing frees it.
-            self._db.execute(_STORE_LARGE.replace("INSERT", "INSERT OR IGNORE"), (n, queue_id, b""))
+            self._db.execute(sql.STORE_LARGE.replace("INSERT", "INSERT OR IGNORE"), (n, queue_id, b""))
 
     def _reserve_n(self, n: int) -> None:
         # The number of a message is never used again, also after a restart: a high-water mark, moved once in a million.
@@ -359,25 +236,25 @@ class Store:
             flat: list[Any] = []
             for freed in rows.freed.values():
                 flat += (freed.n, freed.deliveries, freed.is_suspect, freed.due_at, _history(freed.history))
-            _FREE.run(self._db, flat)
+            sql.FREE.run(self._db, flat)
         if rows.leased:
             flat = []
             for leased in rows.leased.values():
                 flat += (leased.n, leased.deliveries, leased.token, leased.session)
-            _LEASE.run(self._db, flat)
+            sql.LEASE.run(self._db, flat)
         if rows.buried:
             flat = []
             for buried in rows.buried.values():
                 flat += (buried.n, buried.died_at, buried.reason, _history(buried.history))
-            _BURY.run(self._db, flat)
+            sql.BURY.run(self._db, flat)
         self._pages += (len(rows.freed) + len(rows.leased) + len(rows.buried)) / 20
 
     def _remove(self, removed: list[int]) -> None:
-        for bulk in _REMOVE:
+        for bulk in sql.REMOVE:
             bulk.run(self._db, removed)
         producers = self._producers.intersection(removed)
         if producers:
-            _UNPRODUCE.run(self._db, list(producers))
+            sql.UNPRODUCE.run(self._db, list(producers))
             self._producers -= producers
         self._pages += len(removed) / 20
 
@@ -385,25 +262,25 @@ class Store:
         db = self._db
         for c in rows.counted.values():
             db.execute(
-                _COUNT,
+                sql.COUNT,
                 (c.unfinished, c.put_total, c.done_total, c.redelivered_total, c.dead_total, self._queue_id(c.queue)),
             )
         if rows.marked:
             flat: list[Any] = []
             for marked in rows.marked.values():
                 flat += (marked.session, marked.stream, marked.seq, _encode_holes(marked.holes) if marked.holes else None)
-            _MARK.run(db, flat)
+            sql.MARK.run(db, flat)
         if rows.sessions:
-            _SEE.run(db, [value for seen in rows.sessions.values() for value in (seen.session, seen.name, seen.ended_at)])
+            sql.SEE.run(db, [value for seen in rows.sessions.values() for value in (seen.session, seen.name, seen.ended_at)])
         if rows.dropped_results:
-            _DROP_RESULT.run(db, list(rows.dropped_results))
+            sql.DROP_RESULT.run(db, list(rows.dropped_results))
         for kept in rows.kept_results.values():
-            db.execute(_KEEP_RESULT, (kept.id, kept.queue, kept.value, kept.until))
+            db.execute(sql.KEEP_RESULT, (kept.id, kept.queue, kept.value, kept.until))
             self._pages += len(kept.value) / 4096
         if rows.forgotten:
-            _FORGET.run(db, list(rows.forgotten))
+            sql.FORGET.run(db, list(rows.forgotten))
         if rows.remembered:
-            _REMEMBER.run(db, [value for kept in rows.remembered.values() for value in (kept.id, kept.until)])
+            sql.REMEMBER.run(db, [value for kept in rows.remembered.values() for value in (kept.id, kept.until)])
         self._pages += 3 + len(rows.marked) / 20
 
     # -- upkeep -------------------------------------------------------------------------------------------------------

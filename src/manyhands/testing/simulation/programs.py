@@ -10,6 +10,16 @@ from manyhands.testing.simulation.checker import Checker, Violation
 from manyhands.testing.simulation.clients import Program, SimClient
 
 TASKS, RESULTS = "tasks", "results"
+PADDING = b"\0" * 400_000
+"""Makes a body large enough to travel in several chunks."""
+
+
+def name_in(body: bytes) -> str:
+    """The task that a body is of; a torn or mixed-up padding is no body of ours."""
+    name, _, padding = body.partition(b"\0")
+    if padding and padding != PADDING[1:]:
+        raise Violation(f"I2: the body of {name!r} arrived with {len(padding)} bytes of padding")
+    return name.decode()
 
 
 class Journal:
@@ -41,7 +51,8 @@ def producer(
             checker.putting(task)
             message_id = task if gives_ids else rng.randbytes(8).hex()
             options = Options(dedupe=True) if gives_ids else None
-            messages.append(Message(message_id, task.encode(), priority=rng.choice((0, 0, 0, 3)), options=options))
+            body = task.encode() + (PADDING if rng.random() < 0.02 else b"")
+            messages.append(Message(message_id, body, priority=rng.choice((0, 0, 0, 3)), options=options))
         call = client.put(TASKS, messages)
         yield call
         if isinstance(call.reply, Failed):
@@ -58,7 +69,7 @@ def worker(client: SimClient, checker: Checker, rng: random.Random, work_s: floa
         held = yield from client.get(TASKS, rng.choice((None, None, 5.0)), patience_s=rng.choice((5.0, 5.0, 5.0, 0.01)))
         if held is None:
             continue
-        task = held.delivery.message.body.decode()
+        task = name_in(held.delivery.message.body)
         checker.ran(task, held.delivery.message.id, client.name, held.delivery.token, client.now)
         if rng.random() < 0.9 or work_s > 0.1:
             yield rng.uniform(0.0, work_s * 2)
@@ -66,7 +77,7 @@ def worker(client: SimClient, checker: Checker, rng: random.Random, work_s: floa
             checker.fault(client.name, client.now, client.now)
             client.nack(held, rng.choice((0.0, 0.5)))
             continue
-        client.put_result(held, RESULTS, task.encode())
+        client.put_result(held, RESULTS, held.delivery.message.body)
 
 
 def collector(client: SimClient, checker: Checker, rng: random.Random) -> Program:
@@ -76,6 +87,6 @@ def collector(client: SimClient, checker: Checker, rng: random.Random) -> Progra
         if held is None:
             continue
         message = held.delivery.message
-        checker.result_arrived(message.body.decode(), message.id)
+        checker.result_arrived(name_in(message.body), message.id)
         if rng.random() < 0.05:
             yield rng.uniform(0.0, 0.05)

@@ -251,10 +251,10 @@ class SimServer:
                     is_done = settlement.kind in (SettleKind.ACK, SettleKind.REJECT)
                     self._checker.settled(settlement.token, connection.session, is_done=is_done)
 
-    def dead(self, queue: str) -> set[str]:
+    def dead(self, queue: str) -> set[bytes]:
         """The bodies of the committed dead letters."""
         return {
-            stored.message.body.decode()
+            stored.message.body
             for stored in self.disk.store.snapshot().messages
             if stored.died_at > 0 and stored.queue == queue
         }

@@ -128,7 +128,7 @@ class World:
 
     def _dead(self) -> set[str]:
         """The tasks among the dead letters, as an administrator would see them."""
-        return self._server.dead(programs.TASKS)
+        return {programs.name_in(body) for body in self._server.dead(programs.TASKS)}
 
     def _left(self) -> str:
         missing = self.checker.missing(self._dead() if self._server.is_up else set())
@@ -249,7 +249,7 @@ class World:
     def _cut_at_byte(self) -> float:
         for link in self._some_links():
             towards = self.schedule.rng.choice((link.client, link.server))
-            link.cut_at_byte(towards, self.schedule.rng.choice((0, 1, 7, 60, 300, 2000)))
+            link.cut_at_byte(towards, self.schedule.rng.choice((0, 1, 7, 60, 300, 2000, 300_000)))
             # It may take long until so many bytes have passed.
             self.checker.fault(link.name.partition("#")[0], self.schedule.mono, float("inf"))
         return self.schedule.mono + 10.0

@@ -1,0 +1,63 @@
+"""The statements that write, each for many rows at once.
+
+The sqlite3 module gives the interpreter lock away at every statement and must wait to get it back, so what counts beside
+busy threads is the number of statements, not of rows: a thousand single-row inserts beside one computing thread wrote
+550 rows/s, the same rows in statements of 256 wrote 16,000; alone it is 355,000 against 725,000.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+
+class Bulk:
+    """One statement for many rows, in sizes of powers of two, so that few texts serve every number of rows."""
+
+    def __init__(self, head: str, one: str, tail: str = "", *, separator: str = ",") -> None:
+        self.width = one.count("?")
+        self._sizes = [(k, head + separator.join([one] * k) + tail) for k in (256, 64, 16, 4, 1)]
+
+    def run(self, connection: sqlite3.Connection, flat: Sequence[Any]) -> None:
+        """Execute for all rows; flat holds their values one after the other."""
+        width, start, end = self.width, 0, len(flat)
+        for k, sql in self._sizes:
+            step = k * width
+            while end - start >= step:
+                connection.execute(sql, flat[start : start + step])
+                start += step
+
+
+STORE = Bulk("INSERT INTO message VALUES ", "(?,?,?)")
+STORE_LARGE = "INSERT INTO message VALUES (?,?,?)"
+FREE = Bulk(
+    "INSERT INTO state (n, deliveries, is_suspect, due_at, history) VALUES ",
+    "(?,?,?,?,?)",
+    " ON CONFLICT (n) DO UPDATE SET deliveries=excluded.deliveries, is_suspect=excluded.is_suspect,"
+    " due_at=excluded.due_at, history=excluded.history, token=0, session=''",
+)
+LEASE = Bulk(
+    "INSERT INTO state (n, deliveries, token, session) VALUES ",
+    "(?,?,?,?)",
+    " ON CONFLICT (n) DO UPDATE SET deliveries=excluded.deliveries, token=excluded.token,"
+    " session=excluded.session, due_at=0",
+)
+BURY = Bulk(
+    "INSERT INTO state (n, died_at, reason, history) VALUES ",
+    "(?,?,?,?)",
+    " ON CONFLICT (n) DO UPDATE SET died_at=excluded.died_at, reason=excluded.reason, history=excluded.history,"
+    " token=0, session=''",
+)
+PRODUCE = Bulk("INSERT OR IGNORE INTO produced VALUES ", "(?,?)")
+REMOVE = [Bulk(f"DELETE FROM {table} WHERE n IN (", "?", ")") for table in ("message", "state")]
+UNPRODUCE = Bulk("DELETE FROM produced WHERE n IN (", "?", ")")
+COUNT = (
+    "UPDATE queue SET unfinished=?, put_total=?, done_total=?, redelivered_total=?, dead_total=? WHERE id=?"  # one a queue
+)
+MARK = Bulk("INSERT OR REPLACE INTO watermark VALUES ", "(?,?,?,?)")
+SEE = Bulk("INSERT OR REPLACE INTO session VALUES ", "(?,?,?)")
+DROP_RESULT = Bulk("DELETE FROM result WHERE id IN (", "?", ")")
+KEEP_RESULT = "INSERT OR IGNORE INTO result VALUES (?,?,?,?)"
+FORGET = Bulk("DELETE FROM remembered WHERE id IN (", "?", ")")
+REMEMBER = Bulk("INSERT OR REPLACE INTO remembered VALUES ", "(?,?)")

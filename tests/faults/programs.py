@@ -1,0 +1,89 @@
+"""The processes that the fault tests kill: a server on sqlite, producers, workers. Each writes down what it does.
+
+python programs.py server PORT STORE LEASE_S
+python programs.py producer URL NAME TOTAL JOURNAL
+python programs.py worker URL JOURNAL
+python programs.py slow_worker URL JOURNAL SECONDS
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+
+import manyhands as mh
+from manyhands.auth import Keyring
+from manyhands.engines.sqlite import SqliteEngine
+from manyhands.errors import LeaseLost, ServerGone, ShutDown
+from manyhands.model import Limits
+from manyhands.server import SocketServer
+
+KEY = "a key for fault tests"
+BOUND = 500
+"""Producers stay close ahead of the workers, so that kills hit both at work."""
+
+
+class Journal:
+    """Lines that survive this process's death, each written with one system call."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def write(self, line: str) -> None:
+        os.write(self._file, f"{line}\n".encode())
+
+
+def server(port: str, store: str, lease_s: str) -> None:
+    engine = SqliteEngine(store, limits=Limits(lease_s=float(lease_s), heartbeat_s=float(lease_s) / 5))
+    SocketServer(engine, port=int(port), keyring=Keyring(KEY)).start()
+    threading.Event().wait()
+
+
+def producer(url: str, name: str, total: str, journal: str) -> None:
+    """Put numbers under ids of its own, going on where an earlier one of that name was killed."""
+    first = 0
+    if os.path.exists(journal):
+        with open(journal, encoding="utf-8") as lines:
+            first = sum(1 for _ in lines)
+    notes = Journal(journal)
+    with mh.connect(url, KEY) as client:
+        tasks = client.queue("tasks", BOUND)
+        for number in range(first, int(total)):
+            tasks.put((name, number), id=f"{name}:{number}")
+            notes.write(str(number))
+
+
+def worker(url: str, journal: str) -> None:
+    """The tutorial's worker: get, work, put the result; the next get acknowledges."""
+    notes = Journal(journal)
+    with mh.connect(url, KEY) as client:
+        tasks, results = client.queue("tasks"), client.queue("results")
+        try:
+            while True:
+                name, number = tasks.get()
+                notes.write(f"{name}:{number}")
+                results.put((name, number, number * number))
+        except (ShutDown, ServerGone):
+            return
+
+
+def slow_worker(url: str, journal: str, seconds: str) -> None:
+    """Take one task, work for long, then try to acknowledge it with a result."""
+    notes = Journal(journal)
+    with mh.connect(url, KEY) as client, client.queue("tasks").receive() as delivery:
+        notes.write(f"began {delivery.value}")
+        time.sleep(float(seconds))
+        notes.write("woke")
+        try:
+            client.queue("results").put(("late", delivery.value))
+            client.queue("tasks").qsize()  # the put's refusal has come by then
+        except LeaseLost:
+            notes.write("put refused")
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    globals()[sys.argv[1]](*sys.argv[2:])
