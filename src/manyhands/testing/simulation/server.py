@@ -225,12 +225,13 @@ class SimServer:
         doom, self._doom = self._doom, None
         if doom is None or doom[0]:
             self.disk.store.apply(changes)
+            for connection, reply in effects:
+                self._check(connection, reply, settles)
         if doom is not None:
             self.crash()
             doom[1]()
             return
         for connection, reply in effects:
-            self._check(connection, reply, settles)
             if connection.end.is_open:
                 connection.end.send(b"".join(bytes(buffer) for buffer in connection.wire.encode([reply])))
         self._is_committing = False
