@@ -245,7 +245,9 @@ class SimServer:
                 self._checker.granted(delivery.message.id, delivery.token, connection.session)
         elif isinstance(reply, Settled) and (settle := settles.get((connection.session, reply.rid))) is not None:
             if (connection.session, settle.seq) in self._applied_settles:
-                return  # sent again: answered, not applied
+                if not reply.lost:
+                    self._checker.settled_again([settlement.token for settlement in settle.settlements])
+                return
             self._applied_settles.add((connection.session, settle.seq))
             for settlement in settle.settlements:
                 if settlement.token not in reply.lost:
