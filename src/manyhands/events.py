@@ -12,8 +12,8 @@ itself (`Granted` with no deliveries, `Failed` "full"), so that every request ha
 Sending again: a request that changes something carries `seq`, counted from 1 by the session for each *stream* (the
 queue's name for puts, "" for everything else that has a seq). The engine keeps one watermark for each session and stream:
 a seq at or below it was applied before and is answered as a success without being applied again. A refused request
-leaves a hole in the watermark, so that a resend of it is tried anew; `floor` (the lowest seq that the session still
-awaits an answer for) lets the engine forget holes.
+(and a Settle of which every lease was lost) leaves a hole in the watermark, so that a resend of it is tried anew; `floor`
+(the lowest seq that the session still awaits an answer for) lets the engine forget holes.
 """
 
 from __future__ import annotations

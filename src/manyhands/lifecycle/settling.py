@@ -66,7 +66,9 @@ def settle(state: State, session: Session, request: Settle, now: Now) -> None:
         if settlement.is_task_done:
             less_unfinished(state, queue, 1)
     if seq > 0:
-        state.mark(session, "", seq, request.floor, is_applied=True)
+        # One that changed nothing is judged anew when it is sent again: its sender must not take the answer for a success.
+        is_applied = not lost or len(lost) < len(settlements)
+        state.mark(session, "", seq, request.floor, is_applied=is_applied)
     if request.rid:
         state.effects.append((session.id, Settled(request.rid, lost) if lost else Settled(request.rid)))
 

@@ -94,6 +94,17 @@ class ResendPromises(ContractBase):
         assert peer.start(request).expect(events.Settled).lost == [], "the first answer may have been lost on the way"
         assert peer.join("q") == 1
 
+    def test_a_settle_that_came_too_late_says_so_again_when_sent_again(self, stage: Stage) -> None:
+        late, holder = stage.peer(), stage.peer()
+        late.put_bodies("q", b"work")
+        stale = late.take("q")
+        stage.resume(late)
+        current = holder.take("q")
+        request = late.settle_request(model.Settlement(stale.token))
+        for _ in range(2):
+            assert late.start(request).expect(events.Settled).lost == [stale.token]
+        assert holder.ack(current)
+
     def test_a_task_done_sent_again_counts_once(self, stage: Stage) -> None:
         peer = stage.peer()
         peer.put_bodies("q", b"1", b"2", b"3")

@@ -102,6 +102,11 @@ class Checker:
         if is_done:
             self._done.add(message_id)
 
+    def settled_again(self, tokens: list[int]) -> None:
+        """A settlement that was sent again was answered as a success (I3): something of it must have been applied."""
+        if tokens and not self._ended.intersection(tokens):
+            raise Violation(f"I3: a resend was told that {tokens} were settled, and none of them was")
+
     # -- faults ----------------------------------------------------------------------------------------------------
 
     def fault(self, victim: str, at: float, until: float) -> None:

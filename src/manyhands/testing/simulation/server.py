@@ -225,12 +225,13 @@ class SimServer:
         doom, self._doom = self._doom, None
         if doom is None or doom[0]:
             self.disk.store.apply(changes)
+            for connection, reply in effects:
+                self._check(connection, reply, settles)
         if doom is not None:
             self.crash()
             doom[1]()
             return
         for connection, reply in effects:
-            self._check(connection, reply, settles)
             if connection.end.is_open:
                 connection.end.send(b"".join(bytes(buffer) for buffer in connection.wire.encode([reply])))
         self._is_committing = False
@@ -244,7 +245,9 @@ class SimServer:
                 self._checker.granted(delivery.message.id, delivery.token, connection.session)
         elif isinstance(reply, Settled) and (settle := settles.get((connection.session, reply.rid))) is not None:
             if (connection.session, settle.seq) in self._applied_settles:
-                return  # sent again: answered, not applied
+                if not reply.lost:
+                    self._checker.settled_again([settlement.token for settlement in settle.settlements])
+                return
             self._applied_settles.add((connection.session, settle.seq))
             for settlement in settle.settlements:
                 if settlement.token not in reply.lost:
