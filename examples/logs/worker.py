@@ -17,6 +17,7 @@ LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 
 with mh.connect(*sys.argv[1:2]) as client:
     files, counts = client.queue("files", maxsize=1000), client.queue("counts")
+    print("ready", flush=True)
     while True:
         try:
             with files.receive(timeout=60) as delivery:

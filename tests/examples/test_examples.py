@@ -91,6 +91,8 @@ def test_the_logs_of_a_shared_folder_are_counted(start: Start, tmp_path: Path) -
     collector.prints("Listening on")
     url = address_in(collector.out, "Listening on")
     workers = [start(f"worker{n}", EXAMPLES / "logs" / "worker.py", url) for n in range(2)]
+    for worker in workers:
+        worker.prints("ready")  # else one may count everything, and the collector be gone, before the other has started
     producer = start("producer", EXAMPLES / "logs" / "producer.py", str(folder), url)
     for program in (producer, collector, *workers):
         program.ends_quietly()
