@@ -25,7 +25,7 @@ from manyhands.client.session import GRACE_S, ClientSession
 from manyhands.client.state import Held, QueueState
 from manyhands.codec import check_size, encode
 from manyhands.errors import SealBroken, ServerGone, ServerUnavailable, ShutDown, UndecodableBody, from_code
-from manyhands.events import FOREVER, Count, Failed, Granted, Join, QueueInfo, Settled, Size
+from manyhands.events import FOREVER, Count, Done, Failed, Granted, Join, Put, QueueInfo, Settled, Size
 from manyhands.events import ShutDown as ShutDownRequest
 from manyhands.model import Message, QueueStats, SettleKind, Settlement
 
@@ -124,6 +124,11 @@ class Queue:
         state = session.state
         if state.refused:
             self._raise_refused(session)
+        reply = session.answer_now(lambda rid: Put(rid, self.name, 0, 0, messages, 0.0))
+        if type(reply) is Done:
+            return
+        if isinstance(reply, Failed) and (wait_s == 0 or reply.code != "full"):
+            raise from_code(reply.code, reply.text, reply.facts)
         with session.lock:
             call = state.put(queue, messages, wait_s)
         session.ask(call, wait_s)

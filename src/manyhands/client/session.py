@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import count
 from typing import NoReturn
 
@@ -24,8 +24,9 @@ from manyhands.client.flusher import Flusher
 from manyhands.client.messages import server_gone
 from manyhands.client.state import Call, ClientState, Held
 from manyhands.engines.base import Engine, Waiter
+from manyhands.engines.memory import MemoryPort
 from manyhands.errors import ServerGone, ServerUnavailable, from_code
-from manyhands.events import Attach, Closing, Failed, Ping, Reply
+from manyhands.events import Attach, Closing, Failed, Ping, Reply, Request
 from manyhands.model import SettleKind
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ _GATHER_AT_MOST = 64
 _GATHER_S = 0.001
 
 _SESSION_BYTES = 16
+_NOW_RID = 2**61
+"""Of every request that is answered before anything else can be asked."""
 
 
 class ClientSession:
@@ -67,6 +70,7 @@ class ClientSession:
         self._ids = count(1)
         self._id_prefix = secrets.token_hex(8) + "-"  # nothing of the session's id, which is a secret
         self.port = engine.attach(Attach(self.id, session_name()), self._on_replies)
+        self._local = self.port if isinstance(self.port, MemoryPort) else None
         self.max_body_bytes = self.port.attached.limits.max_body_bytes
         self.state.on_attached(self.port.attached)
 
@@ -115,6 +119,25 @@ class ClientSession:
             self._flusher.arm()
         elif now - self._left_at > _GATHER_S or self.state.n_left >= _GATHER_AT_MOST:
             self.flush(may_gather=True)
+
+    def answer_now(self, make: Callable[[int], Request]) -> Reply | None:
+        """Ask an engine in this process something that it can answer without waiting; None where that is not possible.
+
+        Args:
+            make: makes the request with this rid; without a seq, since nothing can be sent twice.
+
+        Raises:
+            ServerGone, ServerUnavailable: the port is closed for good.
+        """
+        if self._local is None:
+            return None
+        if self.state.has_output:  # what was said before must not be overtaken
+            self.flush()
+        try:
+            return self._local.answer_now(make(_NOW_RID))
+        except ServerUnavailable as error:
+            self._end(error)
+            self.raise_gone()
 
     def _flush_left(self) -> None:
         try:

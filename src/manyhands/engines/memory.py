@@ -52,15 +52,15 @@ class MemoryEngine:
         epoch = secrets.randbits(22) if epoch is None else epoch
         self._core = Core(limits=self.limits, epoch=epoch, now=self._clock.now())
         self._lock = threading.RLock()
-        self._ports: dict[str, _Port] = {}
-        self._inbox: deque[tuple[_Port, Sequence[Request]]] = deque()
+        self._ports: dict[str, MemoryPort] = {}
+        self._inbox: deque[tuple[MemoryPort, Sequence[Request]]] = deque()
         self._is_busy = False
         self._is_closed = False
         self._is_foreign = False
         self._sweeper = Sweeper(self.tick) if clock is None else None
         _engines.add(self)
 
-    def attach(self, attach: Attach, sink: Sink) -> _Port:
+    def attach(self, attach: Attach, sink: Sink) -> MemoryPort:
         """Open or resume a session.
 
         Raises:
@@ -74,7 +74,7 @@ class MemoryEngine:
                 self._sweeper.start()
             is_resumed, lost = self._core.attach(attach, self._clock.now())
             attached = Attached(self.name, self.durability, self.features, self.limits, is_resumed, lost)
-            port = self._ports[attach.session] = _Port(self, attach.session, sink, attached)
+            port = self._ports[attach.session] = MemoryPort(self, attach.session, sink, attached)
             self._deliver()
             return port
 
@@ -113,7 +113,7 @@ class MemoryEngine:
         if self._is_closed:
             raise ServerUnavailable("the engine was closed in this process, so it takes no more requests; open a new one")
 
-    def _send(self, port: _Port, requests: Sequence[Request]) -> None:
+    def _send(self, port: MemoryPort, requests: Sequence[Request]) -> None:
         self._check()
         with self._lock:
             if self._is_busy:
@@ -125,7 +125,26 @@ class MemoryEngine:
             self._core.apply(port.session, requests, self._clock.now())
             self._deliver()
 
-    def _detach(self, port: _Port, goodbye: bool) -> None:
+    def _answer_now(self, port: MemoryPort, request: Request) -> Reply | None:
+        self._check()
+        with self._lock:
+            if self._is_busy or self._ports.get(port.session) is not port:
+                return None
+            core = self._core
+            core.apply(port.session, (request,), self._clock.now())
+            effects = core.take().effects
+            if len(effects) == 1:
+                reply = effects[0][1]
+            else:
+                mine = port.session, getattr(request, "rid", 0)
+                at = [(to, getattr(reply, "rid", 0)) for to, reply in effects].index(mine)
+                reply = effects.pop(at)[1]
+                self._deliver(effects)
+            if self._sweeper is not None:
+                self._sweeper.nudge(core.next_due())
+            return reply
+
+    def _detach(self, port: MemoryPort, goodbye: bool) -> None:
         if self._is_foreign:
             return
         with self._lock:
@@ -138,15 +157,15 @@ class MemoryEngine:
             del self._ports[port.session]
             self._deliver()
 
-    def _deliver(self) -> None:
-        """Hand out the effects of what was applied, and apply what the sinks send meanwhile. Holds the lock."""
+    def _deliver(self, effects: Sequence[tuple[str, Reply]] = ()) -> None:
+        """Hand out these effects and those of what was applied, and apply what the sinks send meanwhile. Holds the lock."""
         if self._is_busy:
             return
         self._is_busy = True
         core, inbox = self._core, self._inbox
         try:
             while True:
-                effects = core.take().effects
+                effects = effects or core.take().effects
                 if len(effects) == 1:
                     session, reply = effects[0]
                     self._hand(session, [reply])
@@ -158,6 +177,7 @@ class MemoryEngine:
                         self._hand(session, batch)
                 if not inbox:
                     break
+                effects = ()
                 while inbox:
                     port, requests = inbox.popleft()
                     if self._ports.get(port.session) is port:
@@ -173,7 +193,7 @@ class MemoryEngine:
             port.hand(replies)
 
 
-class _Port:
+class MemoryPort:
     """One session's end of a memory engine."""
 
     __slots__ = ("_engine", "_sink", "attached", "session")
@@ -186,6 +206,14 @@ class _Port:
 
     def send(self, requests: Sequence[Request], *, may_gather: bool = False) -> None:
         self._engine._send(self, requests)
+
+    def answer_now(self, request: Request) -> Reply | None:
+        """Apply one request that cannot be parked (its wait_s is 0) and return its answer, without a way through the sink.
+
+        What it brings about besides goes to the sinks. None: it was not applied, because a step of the engine is being
+        delivered in this very thread; send it.
+        """
+        return self._engine._answer_now(self, request)
 
     def wait(self, waiter: Waiter, timeout_s: float) -> bool:
         return waiter.block(timeout_s)

@@ -16,6 +16,7 @@ from manyhands.errors import ManyhandsError
 from manyhands.events import Attach, Attached, Create, Created, Drop, Failed, Goodbye, Request
 from manyhands.model import Durability, Features, Limits, Message
 
+_MINE = frozenset({Create, Drop, Goodbye})
 _log = logging.getLogger(__name__)
 
 _COMES_BACK_WITHIN_S = 60.0
@@ -142,7 +143,7 @@ class _GatePort:
         """Answer what is the manager's; hand the rest on in order."""
         rest: list[Request] | None = None
         for at, request in enumerate(requests):
-            if isinstance(request, Create | Drop | Goodbye):
+            if type(request) in _MINE:
                 if rest is None:
                     rest = list(requests[:at])
                 if isinstance(request, Create):
