@@ -249,7 +249,7 @@ class RemotePort:
             try:
                 if waiter.is_set or waiter.is_nudged:
                     return False
-                is_readable = transport.wait(timeout_s, for_writing=link.is_blocked)
+                is_readable = transport.wait(timeout_s, for_writing=link.is_blocked, is_hurried=True)
             finally:
                 waiter.wake = None
         if link.is_blocked:
