@@ -11,6 +11,9 @@ import pytest
 
 from programs.lab import Program
 
+# Before any other conftest imports from there: failures of the contract suite and its helpers show their values.
+pytest.register_assert_rewrite("manyhands.testing.contract")
+
 Start = Callable[..., Program]
 
 _STATE_VARIABLE = {"win32": "LOCALAPPDATA", "darwin": "HOME"}.get(sys.platform, "XDG_STATE_HOME")

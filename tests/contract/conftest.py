@@ -6,8 +6,6 @@ from collections import Counter, defaultdict
 
 import pytest
 
-pytest.register_assert_rewrite("manyhands.testing.contract")
-
 SETUPS = {
     "TestMemory": "memory",
     "TestSqlite": "sqlite",
