@@ -172,10 +172,10 @@ def test_a_waiting_thread_can_be_interrupted_and_the_port_goes_on(place: Place, 
     real = Transport.wait
     ran_in = threading.get_ident()
 
-    def interrupted(self: Transport, timeout_s: float | None, *, for_writing: bool) -> bool:
+    def interrupted(self: Transport, timeout_s: float | None, **how: bool) -> bool:
         if threading.get_ident() == ran_in:
             raise KeyboardInterrupt
-        return real(self, timeout_s, for_writing=for_writing)
+        return real(self, timeout_s, **how)  # type: ignore[arg-type]
 
     parked = peer.start_lease("q")
     monkeypatch.setattr(Transport, "wait", interrupted)
