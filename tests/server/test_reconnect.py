@@ -175,7 +175,7 @@ def test_a_waiting_thread_can_be_interrupted_and_the_port_goes_on(place: Place, 
     def interrupted(self: Transport, timeout_s: float | None, **how: bool) -> bool:
         if threading.get_ident() == ran_in:
             raise KeyboardInterrupt
-        return real(self, timeout_s, **how)  # type: ignore[arg-type]
+        return real(self, timeout_s, **how)
 
     parked = peer.start_lease("q")
     monkeypatch.setattr(Transport, "wait", interrupted)
