@@ -6,6 +6,7 @@ form. Fields are only ever added at the end, with a default.
 
 from __future__ import annotations
 
+import hashlib
 from enum import IntEnum
 
 import msgspec
@@ -182,8 +183,14 @@ class SessionStats(msgspec.Struct, array_like=True, frozen=True):
     """One client or worker as the engine sees it."""
 
     id: str
+    """`public_id` of the session's id: who knows the id itself could speak in its name."""
     name: str
     is_connected: bool
     attached_at: float
     leases: int
     waiting: int
+
+
+def public_id(session: str) -> str:
+    """What others may see of a session's id: enough to tell sessions apart, nothing to resume one with."""
+    return hashlib.sha256(session.encode("utf-8", "surrogatepass")).hexdigest()[:16]

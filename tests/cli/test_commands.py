@@ -195,7 +195,7 @@ def test_status_shows_rates_and_who_is_connected(server: mh.Server, command: Com
     assert shown["engine"] == "memory"
     assert shown["durability"] in text
     assert len(shown["sessions"]) == 2, "the server's own client and the connected one, not the command itself"
-    assert all("id" not in each for each in shown["sessions"])
+    assert all(len(each["id"]) == 16 for each in shown["sessions"]), "the public id, not the one that resumes a session"
     assert "connected" in text
 
 

@@ -12,7 +12,7 @@ import pytest
 from manyhands.client import Client
 from manyhands.errors import PayloadNotEncodable, PayloadTooLarge, ShutDown, UsageError
 
-from .conftest import Place, numbers, until
+from .conftest import Place, numbers, session_of, until
 
 
 def test_items_come_out_as_they_went_in_first_in_first_out(client: Client) -> None:
@@ -225,6 +225,12 @@ def test_a_queue_of_this_process_only_cannot_be_pickled_and_says_why(memory_plac
 
     with pytest.raises(UsageError, match="serve it with"):
         pickle.dumps(memory_place.client().queue("q"))
+
+
+def test_a_messages_id_tells_nothing_of_the_session_that_put_it(client: Client, other: Client) -> None:
+    client.queue("q").put(1)
+    with other.queue("q").receive(timeout=5) as received:
+        assert received.id[:8] not in session_of(client).id
 
 
 def test_a_queue_needs_a_name(client: Client) -> None:

@@ -29,7 +29,7 @@ from manyhands.events import (
     TaskDone,
     Withdraw,
 )
-from manyhands.model import Kind, Limits, Options, SettleKind, Settlement
+from manyhands.model import Kind, Limits, Options, SettleKind, Settlement, public_id
 
 from .driver import Driver, code_of, ids
 
@@ -284,8 +284,8 @@ def test_statistics_show_queues_and_who_is_connected(driver: Driver) -> None:
     seen = [(stats.name, stats.ready, stats.leased, stats.waiting) for stats in reply.queues]
     assert seen == [("empty", 0, 0, 1), ("q", 2, 1, 0)]
     assert [(one.id, one.leases, one.waiting, one.is_connected) for one in reply.sessions] == [
-        ("ann", 0, 1, True),
-        ("bob", 1, 0, True),
+        (public_id("ann"), 0, 1, True),
+        (public_id("bob"), 1, 0, True),
     ]
     assert reply.uptime_s == 7
 

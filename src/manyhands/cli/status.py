@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,7 +20,7 @@ from manyhands.cli.output import ago, console, duration, print_json, table
 from manyhands.cli.queues import as_document, state
 from manyhands.client import Client
 from manyhands.events import StatsReply
-from manyhands.model import QueueStats, SessionStats
+from manyhands.model import QueueStats, SessionStats, public_id
 from manyhands.settings import find_key
 
 NUMBERS = frozenset({"ready", "leased", "delayed", "dead", "waiting", "in/s", "done/s", "leases"})
@@ -100,7 +101,7 @@ class Sample:
             "durability": self._client.engine.durability.text,
             "uptime_s": round(self._stats.uptime_s, 3),
             "queues": queues,
-            "sessions": [_session_document(each) for each in self._others()],
+            "sessions": [msgspec.structs.asdict(each) for each in self._others()],
             "warnings": self._warned,
         }
 
@@ -126,7 +127,8 @@ class Sample:
 
     def _others(self) -> Sequence[SessionStats]:
         session = self._client.session
-        return [each for each in self._stats.sessions if session is None or each.id != session.id]
+        own = public_id(session.id) if session is not None else ""
+        return [each for each in self._stats.sessions if each.id != own]
 
     def _row(self, each: QueueStats) -> tuple[object, ...]:
         put_rate, done_rate = self._rates.get(each.name, (0.0, 0.0))
@@ -149,11 +151,6 @@ def warnings(url: str, authkey: bytes | None) -> list[str]:
     if not is_loopback and find_key(authkey, is_loopback=False, what=url).is_short:
         return ["the key has fewer than 16 bytes and the server is on a network, where it can be guessed"]
     return []
-
-
-def _session_document(each: SessionStats) -> dict[str, object]:
-    """One client as data, without its id: who knows that can speak in its name."""
-    return {field: getattr(each, field) for field in each.__struct_fields__ if field != "id"}
 
 
 def _session_row(each: SessionStats) -> tuple[object, ...]:

@@ -31,7 +31,7 @@ from manyhands.lifecycle.refusal import Refused
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
 from manyhands.lifecycle.waiting import WaitingLease
-from manyhands.model import DeadLetter, SessionStats
+from manyhands.model import DeadLetter, SessionStats, public_id
 
 
 def shut_down(state: State, session: Session, request: ShutDown, now: Now) -> None:
@@ -68,7 +68,7 @@ def stats(state: State, session: Session, request: Stats, now: Now) -> None:
     names = request.queues or sorted(state.queues)
     sessions = [
         SessionStats(
-            id=one.id,
+            id=public_id(one.id),
             name=one.name,
             is_connected=one.is_connected,
             attached_at=one.attached_at,

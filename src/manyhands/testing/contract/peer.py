@@ -276,7 +276,7 @@ class Peer:
 
     def sees(self, other: Peer) -> bool:
         """Whether the engine counts the other session as connected."""
-        return any(seen.id == other.session and seen.is_connected for seen in self.stats().sessions)
+        return any(seen.id == model.public_id(other.session) and seen.is_connected for seen in self.stats().sessions)
 
     def result(self, id: str, *, wait_s: float = 0.0, forget: bool = False) -> bytes | None:  # noqa: A002
         return self.start(events.Result(0, id, wait_s, forget)).expect(events.Outcome).value
