@@ -15,10 +15,13 @@ from typing import Any
 
 import pytest
 
+from manyhands.auth import Keyring
 from manyhands.client import Client, Queue
+from manyhands.engines.memory import MemoryEngine
+from manyhands.server import SocketServer
 from manyhands.serving import Server
 
-from .conftest import KEY, Place, numbers, session_of, until
+from .conftest import KEY, LIMITS, Place, numbers, session_of, until
 
 METHODS = multiprocessing.get_all_start_methods()
 
@@ -117,9 +120,8 @@ def test_daemon_threads_that_wait_at_the_end_of_a_program_leave_no_traceback(rem
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    place = Place(True)
-    assert place.server is not None
-    with Server(place.engine, place.server, place.keyring) as server:
+    engine, keyring = MemoryEngine(LIMITS), Keyring(KEY)
+    with Server(engine, SocketServer(engine, port=0, keyring=keyring), keyring) as server:
         yield server
 
 

@@ -90,6 +90,16 @@ def test_a_server_that_was_never_started_lets_go_of_its_port(place: Place) -> No
     assert place.serve(port=server.address.port).address == server.address
 
 
+def test_a_server_is_started_only_once(place: Place, server: SocketServer) -> None:
+    # Two loops would share the listener, and what the one accepts the other's calls do not wake: a session that attached
+    # is never read from again.
+    for again in (server.start, server.run):
+        with pytest.raises(UsageError, match="was started before"):
+            again()
+    for _ in range(10):
+        place.peer(server.url).ping()
+
+
 def test_a_server_leaves_no_thread_and_no_descriptor_behind(place: Place) -> None:
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("only Linux lists descriptors")

@@ -76,6 +76,7 @@ class SocketServer:
         self.address = _sockets.dialable(self._listener)
         """What a program on this machine can dial."""
         self.url = self.address.url
+        self._is_started = False
         self._is_stopped = False
         self._stop_lock = threading.Lock()
         self._loop_ident = 0
@@ -101,14 +102,24 @@ class SocketServer:
         return len(self._connections)
 
     def start(self) -> None:
-        """Serve from a daemon thread named manyhands-server."""
+        """Serve from a daemon thread named manyhands-server.
+
+        Raises:
+            UsageError: it serves already.
+        """
+        self._check_first()
         self._thread = LoopThread("manyhands-server")
         self._thread.start()
         self._thread.run(self._open(self._thread.loop), _START_S)
         logger.info("Serving a %s engine at %s", self._engine.name, self.url)
 
     def run(self) -> None:
-        """Serve in this thread until stop(), or until SIGINT or SIGTERM where this is the main thread."""
+        """Serve in this thread until stop(), or until SIGINT or SIGTERM where this is the main thread.
+
+        Raises:
+            UsageError: it serves already.
+        """
+        self._check_first()
         self._loop = loop = new_loop()
         try:
             loop.run_until_complete(self._open(loop))
@@ -227,6 +238,13 @@ class SocketServer:
         return self._loop.call_later(delay_s, function, *args)
 
     # -- inside
+
+    def _check_first(self) -> None:
+        """A second loop on the same listener would take connections that the first one's calls then never reach."""
+        with self._stop_lock:
+            if self._is_started:
+                raise UsageError(f"The server at {self.url} was started before; start it once, or make another one.")
+            self._is_started = True
 
     def _tell(self, function: Callable[[Future[Port]], None], future: Future[Port]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the session was left with its connection
