@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,20 @@ def start(program: Path, *args: object) -> subprocess.Popen[str]:
     # Stock programs need their own folder off sys.path: a file named queue.py or the like must not shadow anything.
     return subprocess.Popen(
         [sys.executable, str(program), *map(str, args)],
+        start_new_session=True,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONSAFEPATH": "1"},
     )
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a program with its children: a master of the standard library leaves its server process behind otherwise."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.communicate()
 
 
 def answer(process: subprocess.Popen[str], timeout_s: float = 180.0) -> dict[str, Any]:
@@ -76,8 +87,7 @@ def answer(process: subprocess.Popen[str], timeout_s: float = 180.0) -> dict[str
     try:
         out, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
+        end(process)
         raise RuntimeError(f"{process.args} did not end within {timeout_s} s") from None
     if process.returncode:
         raise RuntimeError(f"{process.args} ended with exit code {process.returncode}")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import durable_floor, hostile
-from benchmarks.measure import OURS, PROGRAMS, STOCK, Row, answer, free_port, in_turn, median, programs_for, start
+from benchmarks.measure import OURS, PROGRAMS, STOCK, Row, answer, end, free_port, in_turn, median, programs_for, start
 
 Note = Callable[[str], None]
 
@@ -24,8 +24,7 @@ def _tutorial(module: str, mode: str, tasks: int, workers: int) -> dict[str, Any
             return answer(master)
         finally:
             for hand in hands:
-                hand.kill()
-                hand.communicate()
+                end(hand)
 
 
 def _both(mode: str, tasks: int, workers: int, runs: int, note: Note) -> dict[str, list[dict[str, Any]]]:
@@ -86,8 +85,7 @@ def busy_master(runs: int, note: Note) -> list[Row]:
                 master.stdout.readline()
                 return answer(start(folder / "prober.py", port, 1_000))
             finally:
-                master.kill()
-                master.communicate()
+                end(master)
 
     found = in_turn(
         {STOCK: lambda: probe(STOCK, "busy_master.py"), OURS: lambda: probe(OURS, "busy_master.py")},
@@ -118,8 +116,7 @@ def connecting(runs: int, note: Note) -> list[Row]:
                 master.stdout.readline()
                 return answer(start(folder / "prober.py", port, 200))
             finally:
-                master.kill()
-                master.communicate()
+                end(master)
 
     found = in_turn({STOCK: lambda: probe(STOCK), OURS: lambda: probe(OURS)}, runs, lambda text: note(f"connecting: {text}"))
     rows = []
