@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue as stdlib_queue
 import threading
 import time
@@ -225,6 +226,36 @@ def test_a_queue_of_this_process_only_cannot_be_pickled_and_says_why(memory_plac
 
     with pytest.raises(UsageError, match="serve it with"):
         pickle.dumps(memory_place.client().queue("q"))
+
+
+@pytest.mark.parametrize("timeout", [math.nan, math.inf])
+def test_a_timeout_that_is_no_time_is_a_value_error_and_a_very_long_one_is_fine(
+    client: Client, other: Client, timeout: float
+) -> None:
+    queue = client.queue("q")
+    with pytest.raises(ValueError, match="non-negative number"):
+        queue.get(timeout=timeout)
+    with pytest.raises(UsageError, match="delay_s"):
+        queue.put(1, delay_s=timeout)
+    ticker = threading.Timer(0.05, other.queue("q").put, [1])
+    ticker.start()
+    assert queue.get(timeout=1e9) == 1
+    ticker.join()
+
+
+def test_a_name_or_id_that_cannot_be_written_is_a_usage_error(client: Client) -> None:
+    with pytest.raises(UsageError, match="name"):
+        client.queue("half a pair: \ud800")
+    with pytest.raises(UsageError, match="UTF-8"):
+        client.queue("q").put(1, id="\ud800")
+
+
+def test_an_exception_about_an_odd_file_name_still_gives_its_message_back(client: Client, other: Client) -> None:
+    queue = client.queue("q")
+    queue.put(1)
+    with pytest.raises(FileNotFoundError), queue.receive(timeout=5):
+        raise FileNotFoundError("no such file: \udcff")
+    assert other.queue("q").get(timeout=5) == 1
 
 
 def test_a_messages_id_tells_nothing_of_the_session_that_put_it(client: Client, other: Client) -> None:

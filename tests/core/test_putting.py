@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from manyhands.events import Begin, Declare, Done, Put, Withdraw
+from manyhands.events import Begin, Declare, Done, Join, Lease, Put, Withdraw
 from manyhands.lifecycle.replay import replay
 from manyhands.model import Limits, Message, Options
 
@@ -269,6 +269,7 @@ def test_an_unjournaled_core_emits_no_changes_and_a_journaled_one_says_all() -> 
         ({"kind": 7}, "usage"),
         ({"max_deliveries": 0}, "usage"),
         ({"max_deliveries": "three"}, "usage"),
+        ({"id": "\ud800"}, "usage"),
         ({"due_at": math.nan}, "usage"),
         ({"due_at": math.inf}, "usage"),
         ({"due_at": "now"}, "usage"),
@@ -282,13 +283,13 @@ def test_a_bad_message_is_refused_with_a_sentence_and_nothing_is_put(headers: di
     driver = Driver(limits=Limits(max_body_bytes=100))
     driver.attach("ann")
     good = driver.message()
-    bad = Message(**{"id": "bad", "body": b"x"} | headers)
+    bad = Message(**{"id": "bad", "body": b"x", "priority": 1} | headers)
     assert code_of(driver.put("ann", "q", good, bad)) == code
     assert driver.stats("q").put_total == 0
     assert isinstance(driver.put("ann", "q", good), Done), "the engine lives on"
 
 
-@pytest.mark.parametrize("name", ["", "x" * 256, 7, None])
+@pytest.mark.parametrize("name", ["", "x" * 256, 7, None, "\ud800"])
 def test_a_bad_queue_name_is_refused(driver: Driver, name: Any) -> None:
     assert code_of(driver.ask("ann", Put(driver.rid(), name, 0, 0, [driver.message()]))) == "usage"
 
@@ -296,3 +297,22 @@ def test_a_bad_queue_name_is_refused(driver: Driver, name: Any) -> None:
 @pytest.mark.parametrize("seq", [10**12, 2**63 - 1])
 def test_a_seq_out_of_the_world_is_refused_and_fills_no_memory(driver: Driver, seq: int) -> None:
     assert code_of(driver.ask("ann", Put(driver.rid(), "q", seq, 1, [driver.message()]))) == "usage"
+
+
+def test_a_seq_that_no_store_can_keep_is_refused(driver: Driver) -> None:
+    assert code_of(driver.ask("ann", Put(driver.rid(), "q", 2**63, 2**63, [driver.message()]))) == "usage"
+    assert code_of(driver.ask("ann", Declare(driver.rid(), "q", 2**63))) == "usage"
+
+
+@pytest.mark.parametrize("wait_s", [math.nan, math.inf, -math.inf, "long"])
+def test_a_wait_that_is_no_number_is_refused_and_leaves_no_timer(driver: Driver, wait_s: Any) -> None:
+    driver.ask("ann", Declare(driver.rid(), "full", 1))
+    driver.fill("ann", "full", 1)
+    for request in (
+        Lease(driver.rid(), "empty", 1, 1, wait_s),
+        Put(driver.rid(), "full", 0, 0, [driver.message()], wait_s),
+        Join(driver.rid(), "full", wait_s),
+    ):
+        assert code_of(driver.ask("ann", request)) == "usage"
+    assert driver.core.next_due() is None
+    assert driver.core.parked() == []

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from manyhands.events import (
+    Attach,
     Count,
     DeadDrop,
     DeadLetters,
@@ -303,3 +304,14 @@ def test_dead_letters_and_counters_survive_a_restart() -> None:
     driver.restart()
     driver.attach("ann", held=[])
     assert len(driver.lease("ann", "q", 5)) == 2
+
+
+def test_names_and_reasons_are_cut_and_carry_no_control_characters(driver: Driver) -> None:
+    driver.core.attach(Attach("eve", "\x1b[2J" + "x" * 1000), driver.clock.now())
+    driver.fill("ann", "q", 1)
+    driver.settle("eve", driver.one("eve", "q").token, kind=SettleKind.REJECT, reason="bad \udc80 file\x07" + "!" * 10_000)
+    (letter,) = driver.ask("ann", DeadList(driver.rid())).letters
+    assert letter.reason.startswith("bad \\udc80 file\\x07!")
+    assert len(letter.reason) < 600
+    assert letter.history[0].consumer.startswith("\\x1b[2Jxxx")
+    assert len(letter.history[0].consumer) < 210

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
+from manyhands._text import is_text
 from manyhands.address import parse_address
 from manyhands.aio.queue import AioQueue
 from manyhands.aio.session import AioSession
@@ -46,7 +47,7 @@ class AioClient:
         Args:
             maxsize: the bound; 0 keeps the one it has, or none. A conflicting one is a UsageError at the first use.
         """
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name or not is_text(name):
             raise UsageError(f"A queue's name is a text that is not empty, not {name!r}.")
         return AioQueue(self._session, name, maxsize)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from manyhands._text import is_text
 from manyhands.auth import Keyring
 from manyhands.client import exits
 from manyhands.client.dead import DeadLetters
@@ -92,7 +93,7 @@ class Client:
         Raises:
             UsageError: it already has another bound.
         """
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name or not is_text(name):
             raise UsageError(f"A queue's name is a text that is not empty, not {name!r}.")
         if maxsize > 0:
             self.ask(Declare, name, maxsize)

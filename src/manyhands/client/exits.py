@@ -21,6 +21,8 @@ import sys
 import threading
 from typing import Any, NamedTuple, NoReturn, Protocol
 
+from manyhands._text import REASON_CHARS, readable
+from manyhands.client.messages import describe
 from manyhands.model import SettleKind
 
 
@@ -52,7 +54,7 @@ def end_of(error: BaseException | None) -> End:
         return End(SettleKind.RELEASE, "interrupted by Ctrl-C")
     if isinstance(error, SystemExit):
         return End(SettleKind.NACK, f"its process ended with exit code {error.code!r}")
-    return End(SettleKind.NACK, f"its process ended in {type(error).__name__}: {error}"[:500])
+    return End(SettleKind.NACK, readable(f"its process ended in {describe(error)}", REASON_CHARS))
 
 
 class _Process:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from typing import Any
 
+from manyhands._text import REASON_CHARS, is_text, readable
 from manyhands.client.state import Held
 from manyhands.codec import Codec, check_size, encode
 from manyhands.errors import LeaseLost, ServerGone, UsageError
@@ -43,13 +45,17 @@ def make_message(
     """A sealed message.
 
     Raises:
-        UsageError: the priority is out of range.
+        UsageError: the priority is out of range, the id or the delay is none.
     """
-    seal = codec.seal(queue, message_id, encoding, body)
     if not priority and not delay_s and not is_callers_id:
-        return Message(message_id, body, seal)
+        return Message(message_id, body, codec.seal(queue, message_id, encoding, body))
+    if not is_text(message_id):
+        raise UsageError(f"The id {message_id!r} cannot be written as UTF-8; give another one.")
+    if not math.isfinite(delay_s):
+        raise UsageError(f"delay_s={delay_s} is not a number of seconds.")
     if not MIN_PRIORITY <= priority <= MAX_PRIORITY:
         raise UsageError(f"priority {priority} is outside {MIN_PRIORITY} to {MAX_PRIORITY}; larger is sooner.")
+    seal = codec.seal(queue, message_id, encoding, body)
     due_at = time.time() + delay_s if delay_s > 0 else 0.0
     return Message(message_id, body, seal, 0, priority, due_at, options=_CALLER_GIVEN_ID if is_callers_id else None)
 
@@ -69,14 +75,14 @@ def to_wait_s(block: bool, timeout: float | None) -> float:
     """A put's or get's arguments as an engine takes them.
 
     Raises:
-        ValueError: the timeout is negative.
+        ValueError: the timeout is negative or no number.
     """
     if not block:
         return 0.0
     if timeout is None:
         return FOREVER
-    if timeout < 0:
-        raise ValueError("'timeout' must be a non-negative number")
+    if not 0 <= timeout < math.inf:  # nor is it a NaN
+        raise ValueError("'timeout' must be a non-negative number; None waits for ever")
     return timeout
 
 
@@ -92,7 +98,11 @@ def unreturned(stats: QueueStats) -> int:
 
 def describe(error: BaseException) -> str:
     """An exception as a reason in a message's history."""
-    return f"{type(error).__name__}: {error}"[:500]
+    try:
+        text = str(error)
+    except Exception:
+        text = "its text could not be made"
+    return readable(f"{type(error).__name__}: {text}", REASON_CHARS)
 
 
 def lease_lost(held: Held, elapsed_s: float) -> LeaseLost:

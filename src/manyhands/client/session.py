@@ -20,6 +20,7 @@ from itertools import count
 from typing import NoReturn
 
 from manyhands import codec
+from manyhands._text import NAME_CHARS, readable
 from manyhands.client.flusher import Flusher
 from manyhands.client.messages import server_gone
 from manyhands.client.state import Call, ClientState, Held
@@ -337,7 +338,7 @@ def warn_lost(lost: list[Held]) -> None:
 
 def session_name() -> str:
     program = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
-    return f"{socket.gethostname()}:{os.getpid()}:{program}"
+    return readable(f"{socket.gethostname()}:{os.getpid()}:{program}", NAME_CHARS)
 
 
 __all__ = ["ANSWER_S", "GONE_S", "GRACE_S", "ClientSession", "session_name", "warn_lost"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from manyhands._text import NAME_CHARS, REASON_CHARS, readable
 from manyhands.clock import Now
 from manyhands.events import Attach, Done, Goodbye, Ping, Pong, ReportDead, Withdraw
 from manyhands.lifecycle import leases, puts, recalls, results, settling
@@ -20,12 +21,13 @@ def attach(state: State, request: Attach, now: Now) -> tuple[bool, list[int]]:
     """Open or resume a session; whether it was still known, and which of the tokens it holds are lost."""
     session = state.sessions.get(request.session)
     is_known = session is not None
+    name = readable(request.name, NAME_CHARS)
     if session is None:
-        session = state.sessions[request.session] = Session(request.session, request.name)
+        session = state.sessions[request.session] = Session(request.session, name)
     elif session.is_connected:
         # It comes back before its old connection was seen to end.
         _withdraw_all(state, session)
-    session.name = request.name or session.name
+    session.name = name or session.name
     session.is_connected = True
     session.attached_at = now.wall
     session.last_heard = now.mono
@@ -91,7 +93,8 @@ def report_dead(state: State, session: Session, request: ReportDead, now: Now) -
     if dead is session:
         raise Refused("usage", "a session cannot report itself dead; say goodbye")
     if dead is not None:
-        detach(state, dead, now, is_dead=True, reason=request.reason or "its parent reported it dead")
+        reason = readable(request.reason, REASON_CHARS) or "its parent reported it dead"
+        detach(state, dead, now, is_dead=True, reason=reason)
     if request.rid:
         state.reply(session, Done(request.rid))
 

@@ -8,6 +8,7 @@ from manyhands.lifecycle.refusal import Refused
 
 # More requests than any session has under way at once; beyond it the numbers are nonsense and must not fill the memory.
 _MAX_GAP = 100_000
+_MAX_SEQ = 2**63 - 1  # what a store can keep
 
 
 class Mark(msgspec.Struct):
@@ -26,7 +27,7 @@ class Mark(msgspec.Struct):
         Raises:
             Refused: "usage".
         """
-        if seq - max(self.seq, floor) > _MAX_GAP:
+        if seq - max(self.seq, floor) > _MAX_GAP or seq > _MAX_SEQ:
             raise Refused("usage", f"seq {seq} is far beyond the last one seen ({self.seq}); count by ones from 1")
 
     def note(self, seq: int, floor: int, *, is_applied: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from manyhands._text import is_text
 from manyhands.clock import Now
 from manyhands.events import Declare, Done, Put
 from manyhands.lifecycle.changes import Produced, QueueSet, Stored
@@ -16,12 +17,15 @@ from manyhands.lifecycle.state import State
 from manyhands.lifecycle.waiting import WaitingPut
 from manyhands.model import MAX_PRIORITY, MIN_PRIORITY, Kind, Message, Options
 
+MAX_MAXSIZE = 2**63 - 1
 _KINDS = frozenset(int(kind) for kind in Kind)
 
 
 def declare(state: State, session: Session, request: Declare, now: Now) -> None:
     """Make a queue known, and its bound."""
     maxsize = max(0, request.maxsize)
+    if maxsize > MAX_MAXSIZE:
+        raise Refused("usage", f"maxsize {maxsize} is more than a store can count; leave it out for no bound")
     queue = state.queue(request.queue)
     if maxsize and queue.maxsize and maxsize != queue.maxsize:
         raise Refused(
@@ -107,6 +111,8 @@ def _check(state: State, queue: Queue, messages: list[Message]) -> bool:
 def _check_headers(message: Message) -> None:
     if message.__class__ is not Message or not isinstance(message.id, str) or not isinstance(message.body, bytes):
         raise Refused("usage", f"what is put must be a Message with a text as id and bytes as body, not {message!r:.80}")
+    if not is_text(message.id):
+        raise Refused("usage", f"the id {message.id!r:.80} is not a text that can be written as UTF-8")
     if type(message.priority) is not int or not MIN_PRIORITY <= message.priority <= MAX_PRIORITY:
         raise Refused("usage", f"priority {message.priority!r:.40} is not an integer from {MIN_PRIORITY} to {MAX_PRIORITY}")
     if message.kind not in _KINDS:

@@ -22,5 +22,5 @@ def check_wait(wait_s: float) -> None:
     Raises:
         Refused: "usage".
     """
-    if not isinstance(wait_s, int | float) or not wait_s < math.inf:
+    if not isinstance(wait_s, int | float) or not math.isfinite(wait_s):
         raise Refused("usage", f"wait_s {wait_s!r:.40} is not a number of seconds; use -1 to wait for ever")

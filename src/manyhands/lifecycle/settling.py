@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from manyhands._text import REASON_CHARS, readable
 from manyhands.clock import Now
 from manyhands.events import Count, Done, Join, Settle, Settled, TaskDone
 from manyhands.lifecycle.finishing import bury, finish, less_unfinished
@@ -98,16 +99,15 @@ def _give_up(state: State, session: Session, queue: Queue, entry: Entry, settlem
             now,
             consumer=session.name,
             outcome="nack",
-            reason=settlement.reason,
+            reason=readable(settlement.reason, REASON_CHARS),
             delay_s=settlement.delay_s,
         )
     elif settlement.kind == _RELEASE:
         give_back(state, queue, entry, now, is_suspect=entry.is_suspect)
     else:
-        entry.the_past().history.append(
-            Attempt(entry.deliveries, session.name, entry.leased_at, now.wall, "reject", settlement.reason)
-        )
-        bury(state, queue, entry, settlement.reason or "rejected", now)
+        reason = readable(settlement.reason, REASON_CHARS)
+        entry.the_past().history.append(Attempt(entry.deliveries, session.name, entry.leased_at, now.wall, "reject", reason))
+        bury(state, queue, entry, reason or "rejected", now)
 
 
 def _planted_bug(state: State, token: int) -> Entry | None:

@@ -6,6 +6,7 @@ from collections import deque
 from typing import NamedTuple
 
 from manyhands import _faults
+from manyhands._text import is_text
 from manyhands.clock import Now
 from manyhands.events import Failed, Reply
 from manyhands.lifecycle.changes import Change, Counted, Marked, QueueSet, ResultKept
@@ -97,7 +98,7 @@ class State:
         """
         queue = self.queues.get(name)
         if queue is None:
-            if not isinstance(name, str) or not 0 < len(name) <= 255:
+            if not isinstance(name, str) or not 0 < len(name) <= 255 or not is_text(name):
                 raise Refused("usage", f"a queue's name is a text of 1 to 255 characters, not {name!r:.80}")
             queue = self.queues[name] = Queue(name)
             self.note(QueueSet(name, 0))

@@ -22,6 +22,7 @@ _MAX_VECTORS = 512  # below every platform's IOV_MAX
 _JOIN_BYTES = 32768  # below this a copy costs less than a vectored write
 LOOK_S = 0.00025
 """About two round trips on one machine; over a network the waits are longer, and nobody looks."""
+_LONGEST_S = 86400.0  # poll(2) counts milliseconds in 32 bits; who waits longer comes back
 _HAS_CORES = (os.cpu_count() or 1) > 1
 
 Buffer = bytes | bytearray | memoryview
@@ -143,7 +144,7 @@ class _UnixPoll:
             self._poll.modify(self._fd, select.POLLIN | select.POLLOUT if for_writing else select.POLLIN)
             self._is_writing = for_writing
         is_readable = is_woken = False
-        for fd, event in self._poll.poll(None if timeout_s is None else timeout_s * 1000):
+        for fd, event in self._poll.poll(None if timeout_s is None else min(timeout_s, _LONGEST_S) * 1000):
             if fd == self._woken_fd:
                 is_woken = True
             else:
@@ -161,7 +162,10 @@ class _SelectPoll:
     def wait(self, timeout_s: float | None, *, for_writing: bool) -> tuple[bool, bool]:
         try:
             readable, _, _ = select.select(
-                [self._sock, self._woken], [self._sock] if for_writing else [], [self._sock], timeout_s
+                [self._sock, self._woken],
+                [self._sock] if for_writing else [],
+                [self._sock],
+                None if timeout_s is None else min(timeout_s, _LONGEST_S),
             )
         except ValueError:  # closed meanwhile: found by reading
             return True, False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +20,9 @@ BAD_REQUESTS: dict[str, events.Request] = {
     "a queue without a name": events.Put(0, "", 1, 0, [message()]),
     "a lease of nothing": events.Lease(0, "q", 0),
     "an unknown kind of settlement": events.Settle(0, 1, 0, [model.Settlement(1, 17)]),
+    "a wait that is no number": events.Lease(0, "q", 1, 1, math.nan),
+    "a wait without a measure": events.Join(0, "unfinished", math.inf),
+    "a seq of more than 63 bits": events.Put(0, "q", 2**63, 2**63, [message()]),
     "a negative task_done": events.TaskDone(0, 1, 0, "q", -1),
 }
 
@@ -35,6 +39,7 @@ class HygienePromises(ContractBase):
     @pytest.mark.parametrize("bad", list(BAD_REQUESTS))
     def test_a_bad_value_is_refused_with_a_sentence_and_the_session_goes_on(self, stage: Stage, bad: str) -> None:
         peer = stage.peer()
+        peer.put_bodies("unfinished", b"1")
         with pytest.raises(errors.UsageError):
             peer.start(BAD_REQUESTS[bad]).expect(events.Done)
         peer.put_bodies("q", b"still works")
