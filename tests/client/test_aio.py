@@ -13,7 +13,7 @@ import pytest
 
 import manyhands.aio
 from manyhands.aio import AioClient
-from manyhands.errors import AuthenticationFailed, ServerUnavailable, ShutDown, UsageError
+from manyhands.errors import AuthenticationFailed, ServerGone, ServerUnavailable, ShutDown, UsageError
 
 from .conftest import KEY, Place, numbers, until
 
@@ -267,6 +267,27 @@ def test_the_client_reconnects_and_a_waiting_get_waits_on(remote_place: Place) -
         transport.abort()
         await client.queue("q").put("after the cut")
         assert await waiting == "after the cut"
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_a_gets_timeout_is_exact_once_the_server_is_known_to_be_gone(
+    remote_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manyhands.aio.queue.GRACE_S", 60.0)  # what it adds for a server that may still answer
+
+    async def main() -> None:
+        client = await manyhands.aio.connect(remote_place.url, KEY)
+        waiting = asyncio.create_task(client.queue("q").get(timeout=0.3))
+        await client.queue("r").put(1)
+        assert remote_place.server is not None
+        await asyncio.to_thread(remote_place.server.stop)
+        async with asyncio.timeout(10):
+            with pytest.raises(ServerGone):
+                await waiting
+            with pytest.raises(ServerGone):
+                await client.queue("q").get(timeout=0.1)
         await client.close()
 
     asyncio.run(main())

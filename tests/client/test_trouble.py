@@ -11,6 +11,7 @@ import time
 import pytest
 
 from manyhands.client import Client
+from manyhands.client import queue as queue_module
 from manyhands.client import session as session_module
 from manyhands.codec import PICKLE
 from manyhands.errors import ServerGone, ServerUnavailable, ShutDown, UndecodableBody
@@ -74,6 +75,29 @@ def test_a_get_after_the_servers_goodbye_waits_its_timeout_and_raises_server_gon
     assert time.monotonic() - started >= 0.2
     assert isinstance(caught.value, stdlib_queue.Empty)
     assert isinstance(caught.value, EOFError)
+
+
+def test_a_gets_timeout_is_exact_once_the_server_is_known_to_be_gone(
+    remote_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_module, "GRACE_S", 60.0)  # what it adds for a server that may still answer
+    client, other = remote_place.client(), remote_place.client()
+    ended: list[type[BaseException]] = []
+
+    def wait() -> None:
+        for _ in range(2):  # one that the goodbye interrupts, and one that begins after it
+            try:
+                client.queue("q").get(timeout=0.3)
+            except ServerGone as error:
+                ended.append(type(error))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    until(lambda: numbers(other).waiting == 1)
+    assert remote_place.server is not None
+    remote_place.server.stop()
+    thread.join(10)
+    assert ended == [ServerGone] * 2
 
 
 def test_a_get_without_a_timeout_gives_up_some_time_after_the_goodbye(

@@ -101,8 +101,11 @@ class AioSession:
             if self.is_closed:
                 raise ServerUnavailable("This client was closed; connect again to go on.")
             until = own_until
-            if until is None and self.state.is_closing:
-                until = self._closing_at + GONE_S
+            if self.state.is_closing:
+                if until is None:
+                    until = self._closing_at + GONE_S
+                elif call.deadline is not None:
+                    until = call.deadline
             waiter = call.waiter = self._loop.create_future()
             timer = None
             if until is not None:

@@ -224,6 +224,8 @@ class ClientSession:
                 self._ask_whether_gone()
                 if until is None:
                     until = self._closing_at + GONE_S
+                elif call.deadline is not None:
+                    until = call.deadline  # no answer is under way that could need GRACE_S
             left_s = -1.0 if until is None else until - time.monotonic()
             if until is not None and left_s <= 0:
                 return False
