@@ -432,3 +432,5 @@ class Attached(_Event, array_like=True, frozen=True, tag=111):
     """Whether the engine still knew this session; if not, its leases are gone and unanswered requests are applied anew."""
     lost: list[int] = []
     """Of the held tokens: those that are no longer this session's."""
+    notes: list[str] = []
+    """What a server has to say of itself to the person who looks after it; `manyhands status` shows it."""

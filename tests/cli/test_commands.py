@@ -182,6 +182,15 @@ def test_a_key_comes_from_a_file_or_standard_input(
         assert command("queue", "list", "--authkey", "-", url=other.url).code == 0
 
 
+def test_status_warns_of_a_short_key_on_a_wide_bind_and_of_nothing_else(server: mh.Server, command: Command) -> None:
+    with mh.serve("tcp://0.0.0.0:0", "short", insecure=True) as wide:
+        asked = ("status", "--interval", "0.05", "--authkey", "short")
+        (warned,) = command(*asked, "--json", url=wide.url).json["warnings"]
+        assert "the key has fewer than 16 bytes" in warned
+        assert f"warning: {warned}" in command(*asked, url=wide.url).out
+    assert command("status", "--json", "--interval", "0.05").json["warnings"] == []
+
+
 def test_status_shows_rates_and_who_is_connected(server: mh.Server, command: Command) -> None:
     tasks = server.queue("tasks")
     tasks.put_many(range(4))

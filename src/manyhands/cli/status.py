@@ -13,7 +13,6 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from manyhands.address import parse_address
 from manyhands.cli.asking import connected
 from manyhands.cli.options import AuthkeyOption, JsonOption, UrlOption, read_key
 from manyhands.cli.output import ago, console, duration, print_json, table
@@ -21,7 +20,6 @@ from manyhands.cli.queues import as_document, state
 from manyhands.client import Client
 from manyhands.events import StatsReply
 from manyhands.model import QueueStats, SessionStats, public_id
-from manyhands.settings import find_key
 
 NUMBERS = frozenset({"ready", "leased", "delayed", "dead", "waiting", "in/s", "done/s", "leases"})
 
@@ -44,9 +42,8 @@ def status(
              manyhands status --watch
              manyhands status --json --interval 0.2
     """
-    key = read_key(authkey)
-    with connected(url, key) as client:
-        sample = Sample(client, warnings(client.url, key))
+    with connected(url, read_key(authkey)) as client:
+        sample = Sample(client)
         sample.next(interval_s if not watch else min(interval_s, 0.2))
         out = console()
         if not watch:
@@ -66,9 +63,9 @@ def status(
 class Sample:
     """The newest numbers of a server, and those before them, from which the rates come."""
 
-    def __init__(self, client: Client, warned: list[str]) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
-        self._warned = warned
+        self._warned = client.open().port.attached.notes
         self._taken_mono = time.monotonic()
         self._stats: StatsReply = client.stats()
         self._rates: dict[str, tuple[float, float]] = {}
@@ -143,14 +140,6 @@ def _rates(before: QueueStats | None, after: QueueStats, passed_s: float) -> tup
     if after.put_total < put or after.done_total < done:
         put = done = 0
     return (after.put_total - put) / passed_s, (after.done_total - done) / passed_s
-
-
-def warnings(url: str, authkey: bytes | None) -> list[str]:
-    """What is allowed, and unwise."""
-    is_loopback = parse_address(url).is_loopback
-    if not is_loopback and find_key(authkey, is_loopback=False, what=url).is_short:
-        return ["the key has fewer than 16 bytes and the server is on a network, where it can be guessed"]
-    return []
 
 
 def _session_row(each: SessionStats) -> tuple[object, ...]:

@@ -28,10 +28,10 @@ from manyhands.managers.registry import Entry
 from manyhands.managers.responsiveness import QuickSwitching
 from manyhands.model import Message
 from manyhands.server.listener import SocketServer
+from manyhands.settings import SHORT_BYTES
 
 _log = logging.getLogger(__name__)
 
-_SHORT_KEY_BYTES = 16
 _OWN_SESSION = ""
 """Stands for the master itself among those who asked for a queue."""
 
@@ -67,7 +67,7 @@ class Master:
         self._offers = Offers(entries, self._open, is_durable=self._engine.features.survives_restart)
         self._gate = gate
         self._switching = None if switch_interval_s is None else QuickSwitching(switch_interval_s)
-        if len(keyring.raw) < _SHORT_KEY_BYTES and (not host or not Address(host, port).is_loopback):
+        if len(keyring.raw) < SHORT_BYTES and (not host or not Address(host, port).is_loopback):
             _log.info(
                 "The authkey has only %d bytes and the master listens on the network at port %d: whoever guesses the key "
                 "can run code here. Use 16 random characters or more.",

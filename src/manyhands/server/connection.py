@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
 from manyhands import _sockets
 from manyhands.engines.base import Port
 from manyhands.errors import AuthenticationFailed, ManyhandsError, ProtocolError
@@ -337,7 +339,8 @@ class Connection(asyncio.BufferedProtocol):
             port.detach(goodbye=False)
             return
         self._port = port
-        self._outbox.insert(0, port.attached)
+        notes = self._server.notes
+        self._outbox.insert(0, msgspec.structs.replace(port.attached, notes=notes) if notes else port.attached)
         self.flush()
         early, self._early = self._early, []
         if early:

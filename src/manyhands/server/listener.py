@@ -26,6 +26,7 @@ from manyhands.events import Attach, Closing, Reply, Stats, StatsReply
 from manyhands.model import DEFAULT_PORT
 from manyhands.server.admission import Failures, Pending, Quiet, source_of
 from manyhands.server.connection import Connection
+from manyhands.settings import SHORT_BYTES
 from manyhands.wire.handshake import RANDOM_BYTES
 from manyhands.wire.server import ServerWire
 
@@ -71,6 +72,12 @@ class SocketServer:
             )
         self._engine = engine
         self._keyring = keyring
+        self.notes: list[str] = []
+        """What is allowed and unwise here; every client is told, for `manyhands status`."""
+        if len(keyring.raw) < SHORT_BYTES and (is_any or not Address(host, port).is_loopback):
+            self.notes.append(
+                f"the key has fewer than {SHORT_BYTES} bytes and the server listens on a network, where it can be guessed"
+            )
         self._max_body_bytes = engine.limits.max_body_bytes
         self._listener = _sockets.listen(host, port)
         self.address = _sockets.dialable(self._listener)
