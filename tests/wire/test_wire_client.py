@@ -238,6 +238,17 @@ def test_a_get_may_give_up_while_no_server_is_there() -> None:
     assert client.unanswered == 2
 
 
+def test_a_get_that_had_given_up_before_the_connection_broke_is_not_asked_again() -> None:
+    client, server = open_pair()
+    client.send([Lease(1, "q"), Lease(2, "q"), Result(3, "id"), Put(4, "q", 1, 1, [])])
+    client.send([Withdraw(1), Withdraw(3), Withdraw(4)])
+    heard(client, server)
+    _, replies, sent = again(client)
+    assert sorted(replies, key=lambda reply: reply.rid) == [Granted(1, []), Outcome(3, "id")]
+    assert sent == [Lease(2, "q"), Put(4, "q", 1, 1, [])], "whether a put was applied only the engine knows"
+    assert again(client)[1] == []
+
+
 def test_no_bytes_of_an_old_connection_reach_a_new_one() -> None:
     client, server = open_pair()
     pour(client, joined(server.encode([Done(1)]))[:-1], 0.0)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from enum import IntEnum
 
 import msgspec
@@ -304,9 +304,3 @@ class Queue:
             dead_total=self.dead_total,
             is_shut_down=self.is_shut_down,
         )
-
-
-def bodies(items: Sequence[Message | Entry]) -> Iterator[Message]:
-    """The messages of a mixed list."""
-    for item in items:
-        yield item.message if isinstance(item, Entry) else item

@@ -55,6 +55,7 @@ SEND_BYTES = 1024 * 1024
 """data_to_send gives about so much at once, so that a heartbeat can pass between the chunks of a large body."""
 
 _PING_RID = 2**62
+_WITHDRAWN_AT_MOST = 64
 _NO_REPLY = frozenset(kind for kind in get_args(Request) if "rid" not in kind.__struct_fields__)
 _BEFORE_RESENDING = frozenset({Begin, Recalled})
 """They speak of tokens that a resent Settle may end; the others speak of what is resent, or of the end."""
@@ -102,6 +103,7 @@ class ClientWire:
         self._unanswered: dict[int, Request] = {}
         self._queue: list[Any] = []  # not encoded yet
         self._outbox: list[Buffer] = []  # encoded, newest first, not given to the shell yet
+        self._withdrawn: set[int] = set()  # targets of what was sent; a connection may end with it
         self._refused: list[Reply] = []  # to requests that could not be encoded; leave with the next send or received
         self._held: set[int] = set(held or ())
         self._is_known = held is not None  # the session was attached before
@@ -120,11 +122,6 @@ class ClientWire:
     def is_open(self) -> bool:
         """Whether the session is attached over a live connection."""
         return self._state is _State.OPEN
-
-    @property
-    def is_handshaking(self) -> bool:
-        """Whether a connection is there and not attached yet."""
-        return self._state not in (_State.DOWN, _State.OPEN)
 
     @property
     def unanswered(self) -> int:
@@ -188,8 +185,14 @@ class ClientWire:
                 self._unanswered[request.rid] = request  # type: ignore[union-attr]
             elif kind is Recalled:
                 self._held.difference_update(request.tokens)  # type: ignore[union-attr]
-            elif kind is Withdraw and self._state is not _State.OPEN:
-                local += self._withdraw_here(request.target)  # type: ignore[union-attr]
+            elif kind is Withdraw:
+                target: int = request.target  # type: ignore[union-attr]
+                if self._state is not _State.OPEN:
+                    local += self._withdraw_here(target)
+                else:
+                    self._withdrawn.add(target)
+                    if len(self._withdrawn) > _WITHDRAWN_AT_MOST:
+                        self._withdrawn.intersection_update(self._unanswered)
         self._queue += requests
         if local and self.attached is None:
             # Before the first connection the queue is all there is: what was answered here must not be sent after all.
@@ -314,6 +317,9 @@ class ClientWire:
         self._attempts = 0
         replies = self._leases_lost(attached) if is_return else []
         if is_return:
+            # The wait of who has gone ends here: asked again, its request would wait for nobody.
+            replies += [reply for target in self._withdrawn for reply in self._withdraw_here(target)]
+            self._withdrawn.clear()
             # What was queued meanwhile is in _unanswered too, but for the requests without a reply.
             silent = [request for request in self._queue if type(request) in _NO_REPLY]
             early = [request for request in silent if type(request) in _BEFORE_RESENDING]
