@@ -7,15 +7,17 @@ import threading
 from collections.abc import Callable
 from multiprocessing import process, util
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from manyhands.auth import Keyring
 from manyhands.errors import UnsupportedFeature, UsageError
-from manyhands.managers.master import Master
 from manyhands.managers.proxies import QueueProxy
 from manyhands.managers.registry import Entry, check_registration, names_of
 from manyhands.managers.responsiveness import SWITCH_INTERVAL_S
 from manyhands.managers.worker import MasterLink
+
+if TYPE_CHECKING:
+    from manyhands.managers.master import Master
 
 _EXAMPLE = "write it like ('', 5000) on the master and ('192.0.2.7', 5000) on a worker"
 
@@ -182,6 +184,8 @@ class BaseManager:
     def _bind(self) -> Master:
         self._check_unused("start")
         kind = type(self)
+        from manyhands.managers.master import Master  # the server and its event loop: 40 ms that no worker needs
+
         master = Master(
             host=self._host,
             port=self._port,
