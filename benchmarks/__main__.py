@@ -61,7 +61,27 @@ def save(rows: list[Row]) -> Path:
     runs = json.loads(path.read_text()) if path.exists() else []
     runs.append({"at": today.isoformat(timespec="seconds"), "machine": machine(), "rows": [asdict(row) for row in rows]})
     path.write_text(json.dumps(runs, indent=1, ensure_ascii=False) + "\n")
+    (RESULTS / "README.md").write_text(page(rows, today))
     return path
+
+
+def page(rows: list[Row], at: datetime.datetime) -> str:
+    """The newest run as a page to read."""
+    where = machine()
+    lines = [
+        "# Newest results",
+        "",
+        f"Written by `make bench` on {at:%Y-%m-%d %H:%M} UTC: {where['cores']} cores, CPython {where['python']}, {where['system']}.",
+        "Medians of one run in which everybody took turns; × is how many times better manyhands is than that peer. Every single",
+        "figure, with those of the days before, is in the dated files beside this one.",
+        "",
+        "| What | manyhands | Peers, same run | Aim |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        peers = "<br>".join(f"{peer}: {value:,.4g} (× {row.ratio(peer):.2f})" for peer, value in row.others.items())
+        lines.append(f"| {row.name} | {row.ours:,.4g} {row.unit} | {peers} | {row.aim} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
