@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from manyhands.client import Client
+from manyhands.client.state import Call, ClientState, QueueState
 from manyhands.errors import LeaseLost, ShutDown
 from manyhands.events import Settle
-from manyhands.model import Settlement
+from manyhands.model import Message, Settlement
 
 from .conftest import Place, die, numbers, session_of, until
 
@@ -419,6 +420,30 @@ def test_a_put_to_a_bounded_queue_waits_also_under_a_lease(client: Client, other
     with pytest.raises(stdlib_queue.Full):
         results.put(2, timeout=0.05)
     assert numbers(other).leased == 1
+
+
+def test_after_many_puts_under_one_lease_a_put_waits_for_the_engines_word(
+    remote_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, other = remote_place.client(), remote_place.client()
+    monkeypatch.setattr("manyhands.client.state.PUTS_UNDER_A_LEASE", 3)
+    waited: list[int] = []
+    state, plain_put = session_of(client).state, ClientState.put
+
+    def noted_put(self: ClientState, queue: QueueState, messages: list[Message], wait_s: float) -> Call:
+        if self is state:
+            waited.append(len(messages))
+        return plain_put(self, queue, messages, wait_s)
+
+    tasks, results = client.queue("tasks"), client.queue("results")
+    other.queue("tasks").put_many([1, 2])
+    monkeypatch.setattr(ClientState, "put", noted_put)
+    for n_waited in (2, 4):  # counted anew for each lease
+        tasks.get(timeout=5)
+        for n in range(5):
+            results.put(n)
+        assert len(waited) == n_waited
+    assert sorted(other.queue("results").get_many(20, timeout=5)) == sorted([0, 1, 2, 3, 4] * 2)
 
 
 def test_a_put_inside_a_receive_block_travels_under_its_lease(place: Place, other: Client) -> None:
