@@ -137,6 +137,13 @@ class ServerUnavailable(WireError, ConnectionRefusedError):
     retryable = True
 
 
+class SessionTaken(ServerUnavailable):
+    """Another program attached with this one's session, and again when this one had come back; the session is its."""
+
+    code = "session_taken"
+    retryable = False
+
+
 class AuthenticationFailed(WireError, multiprocessing.AuthenticationError):
     """The keys of the two sides differ."""
 

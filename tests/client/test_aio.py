@@ -13,7 +13,9 @@ import pytest
 
 import manyhands.aio
 from manyhands.aio import AioClient
-from manyhands.errors import AuthenticationFailed, ServerGone, ServerUnavailable, ShutDown, UsageError
+from manyhands.engines.remote import RemoteEngine
+from manyhands.errors import AuthenticationFailed, ServerGone, ServerUnavailable, SessionTaken, ShutDown, UsageError
+from manyhands.events import Attach
 
 from .conftest import KEY, Place, numbers, until
 
@@ -301,3 +303,20 @@ def test_a_wrong_key_and_an_absent_server_are_said_clearly(remote_place: Place) 
             await manyhands.aio.connect("tcp://127.0.0.1:1", KEY, timeout_s=0.2)
 
     asyncio.run(main())
+
+
+def test_a_session_that_another_program_took_for_itself_ends_with_an_error(
+    run: Callable[[Body], None], remote_place: Place
+) -> None:
+    async def body(client: AioClient, other: AioClient) -> None:
+        session = client._session._connection.wire._session
+        thief = RemoteEngine(remote_place.url, remote_place.keyring)
+        await asyncio.to_thread(thief.attach, Attach(session), lambda _: None)
+        try:
+            for _ in range(2):
+                with pytest.raises(SessionTaken, match="Another program uses this program's session"):
+                    await client.queue("q").get(timeout=15)
+        finally:
+            await asyncio.to_thread(thief.close)
+
+    run(body)

@@ -14,7 +14,9 @@ from manyhands.client import Client
 from manyhands.client import queue as queue_module
 from manyhands.client import session as session_module
 from manyhands.codec import PICKLE
-from manyhands.errors import ServerGone, ServerUnavailable, ShutDown, UndecodableBody
+from manyhands.engines.remote import RemoteEngine
+from manyhands.errors import ServerGone, ServerUnavailable, SessionTaken, ShutDown, UndecodableBody
+from manyhands.events import Attach
 from manyhands.model import Message
 
 from .conftest import Place, die, numbers, session_of, until
@@ -218,3 +220,15 @@ def test_a_cut_connection_repeats_nothing_and_loses_nothing(remote_place: Place)
     assert [other.queue("r").get(timeout=5) for _ in range(30)] == list(range(30))
     assert numbers(other).done_total == 30
     assert numbers(other, "r").put_total == 30
+
+
+def test_a_get_ends_with_an_error_when_another_program_took_the_session_for_itself(remote_place: Place) -> None:
+    client = remote_place.client()
+    thief = RemoteEngine(remote_place.url, remote_place.keyring)
+    try:
+        thief.attach(Attach(session_of(client).id), lambda _: None)
+        for _ in range(2):  # every later call says the same
+            with pytest.raises(SessionTaken, match="Another program uses this program's session"):
+                client.queue("q").get(timeout=20)
+    finally:
+        thief.close()

@@ -13,7 +13,7 @@ from manyhands.auth import Keyring
 from manyhands.engines.base import Waiter
 from manyhands.engines.remote import RemoteEngine
 from manyhands.engines.remote.transport import Transport
-from manyhands.errors import AuthenticationFailed, ProtocolError, ServerUnavailable, UsageError
+from manyhands.errors import AuthenticationFailed, ProtocolError, ServerUnavailable, SessionTaken, UsageError
 from manyhands.model import Limits
 from manyhands.testing.contract.peer import PATIENCE_S, Peer, eventually, message
 from manyhands.testing.proxy import CuttingProxy
@@ -267,3 +267,24 @@ def test_a_nudge_makes_a_wait_return_early_whether_it_leads_or_follows(peer: Pee
         thread.join(PATIENCE_S)
     assert outcome == [False, False]
     peer.ping()
+
+
+def test_of_two_programs_with_one_session_the_one_that_came_first_ends_with_an_error(place: Place) -> None:
+    server = place.serve()
+    first = place.peer(server.url)
+    parked = first.start_lease("q")
+    second = Peer(place.remote(server.url), session=first.session, held=[])
+    assert not first.port.wait(parked.waiter, PATIENCE_S)
+    with pytest.raises(SessionTaken, match=r"Another program uses.*connect anew\.$"):
+        first.port.send([events.Ping(0)])
+    second.ping()
+    eventually(lambda: server.connections == 1, "the first one connects no more")
+
+
+def test_a_connection_that_was_given_up_and_arrives_late_ends_no_session(place: Place) -> None:
+    server = place.serve()
+    peer = place.peer(server.url)
+    late = Peer(place.remote(server.url), session=peer.session, held=[])
+    late.cut()
+    peer.put_bodies("q", b"x")
+    assert peer.size("q").ready == 1

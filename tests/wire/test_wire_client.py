@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from wire_talk import ATTACHED, KEY, NONCE, all_of, attach, connect, joined, new_client, new_server, pour
 
-from manyhands.errors import PayloadTooLarge, ProtocolError, ServerUnavailable
+from manyhands.errors import PayloadTooLarge, ProtocolError, ServerUnavailable, SessionTaken
 from manyhands.events import (
     Attach,
     Attached,
@@ -35,7 +35,7 @@ from manyhands.events import (
 from manyhands.model import Delivery, Limits, Message, Settlement
 from manyhands.wire import ClientWire, ServerWire
 from manyhands.wire import client as client_module
-from manyhands.wire.client import HANDSHAKE_S
+from manyhands.wire.client import HANDSHAKE_S, TAKEN_AGAIN_S
 
 FORGOT = Attached(ATTACHED.engine, ATTACHED.durability, ATTACHED.features, ATTACHED.limits, is_resumed=False)
 
@@ -393,3 +393,22 @@ def test_without_a_connection_nothing_is_due() -> None:
     client = new_client()
     assert client.next_due() is None
     client.tick(1000.0)
+
+
+# -- two that use one session --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("after_s", "is_over"), [(0.0, True), (TAKEN_AGAIN_S - 5, True), (TAKEN_AGAIN_S, False)])
+def test_a_session_that_is_taken_twice_in_a_minute_is_somebody_elses(after_s: float, is_over: bool) -> None:
+    taken = Failed(0, SessionTaken.code, "It attached elsewhere.")
+    client, server = open_pair()
+    with pytest.raises(ServerUnavailable) as first:
+        answer(client, server, taken, now=1.0)
+    assert not isinstance(first.value, SessionTaken)  # a connection of its own may have arrived late
+    client.connection_lost(1.0)
+    server = new_server()
+    connect(client, server, 1.0)
+    answer(client, server, ATTACHED, now=1.0)
+    with pytest.raises(ServerUnavailable) as second:
+        answer(client, server, taken, now=1.0 + after_s)
+    assert isinstance(second.value, SessionTaken) is is_over

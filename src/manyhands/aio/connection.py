@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from manyhands.address import Address
 from manyhands.auth import Keyring
-from manyhands.errors import AuthenticationFailed, ManyhandsError, ProtocolError, ServerUnavailable
+from manyhands.errors import AuthenticationFailed, ManyhandsError, ProtocolError, ServerUnavailable, SessionTaken
 from manyhands.events import Goodbye, Reply, Request
 from manyhands.wire.client import ClientWire
 from manyhands.wire.handshake import NONCE_BYTES
@@ -26,11 +26,23 @@ class Connection(asyncio.BufferedProtocol):
     """Moves bytes between a ClientWire and whatever transport there is, and makes a new one when it breaks."""
 
     def __init__(
-        self, address: Address, keyring: Keyring, session: str, name: str, sink: Callable[[Sequence[Reply]], None]
+        self,
+        address: Address,
+        keyring: Keyring,
+        session: str,
+        name: str,
+        sink: Callable[[Sequence[Reply]], None],
+        on_taken: Callable[[SessionTaken], None],
     ) -> None:
+        """Make one without connecting it.
+
+        Args:
+            on_taken: called once, should the session turn out to be another program's; nothing comes after it.
+        """
         self.address = address
         self.wire = ClientWire(keyring=keyring, session=session, attach_name=name, where=address.url)
         self._sink = sink
+        self._on_taken = on_taken
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._is_paused = False
@@ -196,11 +208,14 @@ class Connection(asyncio.BufferedProtocol):
         self._changed.clear()
 
     async def _keep_up(self) -> None:
-        """Reconnect for as long as the session lives."""
+        """Reconnect for as long as the session lives and is ours."""
         while True:
             await self._changed.wait()
             self._changed.clear()
             while self._transport is None:
+                if isinstance(self._failure, SessionTaken):
+                    self._on_taken(self._failure)
+                    return
                 at = self.wire.next_attempt_at(time.monotonic(), random.random())
                 log.info("No connection to %s, trying again: %s", self.address.url, self._failure)
                 await asyncio.sleep(max(0.0, at - time.monotonic()))

@@ -18,7 +18,7 @@ from manyhands.client.messages import server_gone
 from manyhands.client.session import ANSWER_S, GONE_S, GRACE_S, session_name, warn_lost
 from manyhands.client.state import Call, ClientState, Held
 from manyhands.codec import Codec
-from manyhands.errors import ServerUnavailable, from_code
+from manyhands.errors import ServerUnavailable, SessionTaken, from_code
 from manyhands.events import Failed, Ping, Reply
 
 log = logging.getLogger(__name__)
@@ -36,13 +36,16 @@ class AioSession:
         self.codec = Codec([(key.id, key.body) for key in keyring])
         self.state = ClientState()
         self.is_closed = False
+        self._taken: SessionTaken | None = None
         self.max_body_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._ids = count(1)
         self._id_prefix = secrets.token_hex(8) + "-"
         self._is_flush_planned = False
         self._closing_at = 0.0
-        self._connection = Connection(address, keyring, secrets.token_hex(16), session_name(), self._on_replies)
+        self._connection = Connection(
+            address, keyring, secrets.token_hex(16), session_name(), self._on_replies, self._on_taken
+        )
 
     async def open(self, timeout_s: float) -> None:
         """Connect; raises as `Connection.open` does."""
@@ -71,7 +74,7 @@ class AioSession:
     def _flush(self) -> None:
         self._is_flush_planned = False
         batch = self.state.drain()
-        if batch and not self.is_closed:
+        if batch and not self.is_closed and self._taken is None:
             self._connection.send(batch)
 
     def _on_replies(self, replies: Sequence[Reply]) -> None:
@@ -92,6 +95,16 @@ class AioSession:
             warn_lost(lost)
         self.flush_soon()
 
+    def _on_taken(self, error: SessionTaken) -> None:
+        log.error("%s", error)
+        self._taken = error
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        for call in self.state.waiting():
+            if call.waiter is not None and not call.waiter.done():
+                call.waiter.set_result(None)
+
     # -- waiting
 
     async def hear(self, call: Call, timeout_s: float | None) -> bool:
@@ -100,6 +113,8 @@ class AioSession:
         while not call.is_over():
             if self.is_closed:
                 raise ServerUnavailable("This client was closed; connect again to go on.")
+            if self._taken is not None:
+                raise self._taken
             until = own_until
             if self.state.is_closing:
                 if until is None:
@@ -151,9 +166,7 @@ class AioSession:
         except (TimeoutError, ServerUnavailable):
             log.warning("ended without the server's word for the last settlements; their messages may come again")
         self.is_closed = True
-        for call in self.state.waiting():
-            if call.waiter is not None and not call.waiter.done():
-                call.waiter.set_result(None)
+        self._wake_all()
         await self._connection.close(goodbye=True)
 
     async def cut(self) -> None:

@@ -23,7 +23,7 @@ import msgspec
 from manyhands import _sockets
 from manyhands.engines.base import Port
 from manyhands.errors import AuthenticationFailed, ManyhandsError, ProtocolError
-from manyhands.events import Attach, Attached, Closing, Done, Reply, Settled
+from manyhands.events import Attach, Attached, Closing, Done, Failed, Reply, Settled
 from manyhands.wire.frames import Buffer
 from manyhands.wire.server import Authenticated, PeerIsStock, ServerEvent, ServerWire
 
@@ -236,8 +236,8 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(last)
         self._transport.close()
 
-    def say_closing(self, closing: Closing) -> None:
-        """The orderly end: the peer is told, gets what was ready for it, and closes.
+    def say_last(self, last: Closing | Failed) -> None:
+        """The orderly end: the peer is told why, gets what was ready for it, and closes.
 
         Until it does, what it still sends is read and dropped: a socket that is closed with unread bytes resets the
         connection, and the goodbye under way would be lost with it.
@@ -246,7 +246,7 @@ class Connection(asyncio.BufferedProtocol):
             self.leave_session()
             self.close()
             return
-        self._outbox.append(closing)
+        self._outbox.append(last)
         self.flush()
         self.leave_session()
         self._is_closing = True

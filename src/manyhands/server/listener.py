@@ -21,8 +21,8 @@ from manyhands._bridge import LoopThread, Mailbox, new_loop
 from manyhands.address import Address
 from manyhands.auth import Keyring
 from manyhands.engines.base import Engine, Port
-from manyhands.errors import UsageError
-from manyhands.events import Attach, Closing, Reply, Stats, StatsReply
+from manyhands.errors import SessionTaken, UsageError
+from manyhands.events import Attach, Closing, Failed, Reply, Stats, StatsReply
 from manyhands.model import DEFAULT_PORT
 from manyhands.server.admission import Failures, Pending, Quiet, source_of
 from manyhands.server.connection import Connection
@@ -39,6 +39,7 @@ ACCEPTS_A_TURN = 64
 _START_S, _STOP_S = 10.0, 5.0
 _FLUSH_S = 1.0
 """How long an orderly stop waits for peers to take what was written for them."""
+_TAKEN = Failed(0, SessionTaken.code, "The session attached over another connection.")
 
 
 class SocketServer:
@@ -202,8 +203,8 @@ class SocketServer:
         """Open the session, then call connection.attached. A session's earlier connection ends: it lives in one only."""
         earlier = self._sessions.get(event.session)
         if earlier is not None:
-            earlier.leave_session()
-            earlier.abort()
+            earlier.say_last(_TAKEN)
+            self.later(_FLUSH_S, earlier.abort)
         self._sessions[event.session] = connection
         try:
             future = self._attacher.submit(self._engine.attach, event, connection.sink)
@@ -318,7 +319,7 @@ class SocketServer:
         self._is_empty.clear()
         closing = Closing(reason, await self._shut_down_queues())
         for connection in list(self._connections):
-            connection.say_closing(closing)
+            connection.say_last(closing)
         if self._connections:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_empty.wait(), _FLUSH_S)

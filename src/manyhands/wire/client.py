@@ -20,7 +20,7 @@ from enum import Enum, auto
 from typing import Any, get_args
 
 from manyhands import auth
-from manyhands.errors import PayloadTooLarge, ProtocolError, ServerUnavailable, UsageError
+from manyhands.errors import PayloadTooLarge, ProtocolError, ServerUnavailable, SessionTaken, UsageError
 from manyhands.events import (
     Attach,
     Attached,
@@ -51,6 +51,8 @@ SILENT_HEARTBEATS = 3
 """After so many heartbeats without a byte the connection counts as lost."""
 RECONNECT_BASE_S, RECONNECT_CAP_S = 0.05, 5.0
 """The first tries fall within resume_s, so that a network blip costs no lease."""
+TAKEN_AGAIN_S = 60.0
+"""Once, a connection of our own that we gave up may reach the server late; twice within this time it is another program."""
 SEND_BYTES = 1024 * 1024
 """data_to_send gives about so much at once, so that a heartbeat can pass between the chunks of a large body."""
 
@@ -108,6 +110,7 @@ class ClientWire:
         self._held: set[int] = set(held or ())
         self._is_known = held is not None  # the session was attached before
         self._attempts = 0
+        self._taken_at = -TAKEN_AGAIN_S
         self._lost_at = self._made_at = self._heard_at = self._ticked_at = 0.0
         self._has_sent = False
         self._is_ping_due = False
@@ -271,6 +274,8 @@ class ClientWire:
         Raises:
             AuthenticationFailed: the keys differ; trying again is no use.
             ProtocolError: the peer is not a manyhands server, or sent what it may not. Close the connection.
+            ServerUnavailable: the session attached over another connection. Connect again.
+            SessionTaken: and it did so again; it is another program's. Connect no more.
         """
         self._heard_at = now
         if self._reader is None:
@@ -301,6 +306,8 @@ class ClientWire:
                 self._held.difference_update([settlement.token for settlement in request.settlements])
             elif kind is Pong and rid == _PING_RID:
                 continue
+            elif kind is Failed and event.code == SessionTaken.code:  # type: ignore[union-attr]
+                raise self._on_taken(event.text)  # type: ignore[union-attr]
             replies.append(event)  # type: ignore[arg-type]
         return replies
 
@@ -339,6 +346,15 @@ class ClientWire:
         for settle in settles:
             del self._unanswered[settle.rid]
         return [Settled(settle.rid, [settlement.token for settlement in settle.settlements]) for settle in settles]
+
+    def _on_taken(self, text: str) -> ServerUnavailable:
+        earlier, self._taken_at = self._taken_at, self._heard_at
+        if self._heard_at - earlier >= TAKEN_AGAIN_S:
+            return ServerUnavailable(text)
+        return SessionTaken(
+            f"Another program uses this program's session at {self._where} and took it over again and again; a session is "
+            "one program's, so a copy of a running program (a snapshot, say) must connect anew."
+        )
 
     # -- the handshake
 

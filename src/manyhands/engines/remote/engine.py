@@ -15,7 +15,7 @@ from manyhands.auth import Keyring
 from manyhands.engines.base import Sink
 from manyhands.engines.remote.link import Link
 from manyhands.engines.remote.port import RemotePort
-from manyhands.errors import AuthenticationFailed, ProtocolError, ServerUnavailable, UsageError
+from manyhands.errors import AuthenticationFailed, ProtocolError, ServerUnavailable, SessionTaken, UsageError
 from manyhands.events import Attach, Attached, Closing, Reply
 from manyhands.model import Durability, Features, Limits
 from manyhands.wire.client import ClientWire
@@ -111,7 +111,7 @@ class RemoteEngine:
         while True:
             try:
                 return self._try_once(link, deadline)
-            except (AuthenticationFailed, ProtocolError):
+            except (AuthenticationFailed, ProtocolError, SessionTaken):
                 raise
             except socket.gaierror as error:
                 if error.errno == socket.EAI_NONAME:

@@ -22,7 +22,7 @@ from manyhands import _forks
 from manyhands.engines.base import Sink, Waiter
 from manyhands.engines.remote.link import Link
 from manyhands.engines.remote.transport import Transport
-from manyhands.errors import AuthenticationFailed, ProtocolError, ServerUnavailable
+from manyhands.errors import AuthenticationFailed, ProtocolError, ServerUnavailable, SessionTaken
 from manyhands.events import Attached, Goodbye, Reply, Request
 
 logger = logging.getLogger(__name__)
@@ -377,6 +377,9 @@ class RemotePort:
             now = time.monotonic()
             at = link.wire.next_attempt_at(now, self._random.random())
             cause = link.cause
+            if isinstance(cause, SessionTaken):
+                self._give_up(cause)
+                return
         # A server that is away comes back by itself; one that refuses us is somebody's to look at, and told once.
         is_news = isinstance(cause, AuthenticationFailed | ProtocolError) and str(cause) != self._told
         self._told = str(cause)
@@ -394,6 +397,13 @@ class RemotePort:
         with self._lock:
             if self._has_ended() and link.transport is not None:
                 link.lose(link.transport, ServerUnavailable("This session has ended."))
+
+    def _give_up(self, cause: SessionTaken) -> None:
+        """The lock is held: the session is another program's, and taking it back would go on for ever."""
+        logger.error("%s", cause)
+        self._is_ended = True
+        for follower in self._followers:
+            follower.rouse()
 
     def _pause_until(self, at: float) -> bool:
         """Wait for the next try, delivering answers of our own meanwhile; whether the port still lives."""
@@ -437,4 +447,6 @@ class RemotePort:
                 "This connection belongs to the parent process; a forked child must open its own (manyhands.connect)."
             )
         if self._is_ended:
+            if isinstance(self._link.cause, SessionTaken):
+                raise SessionTaken(str(self._link.cause))
             raise ServerUnavailable("This session was closed in this program; connect again to go on.")
