@@ -24,8 +24,7 @@ from manyhands._text import NAME_CHARS, readable
 from manyhands.client.flusher import Flusher
 from manyhands.client.messages import server_gone
 from manyhands.client.state import Call, ClientState, Held
-from manyhands.engines.base import Engine, Waiter
-from manyhands.engines.memory import MemoryPort
+from manyhands.engines.base import Engine, LocalPort, Waiter
 from manyhands.errors import ServerGone, ServerUnavailable, from_code
 from manyhands.events import Attach, Closing, Failed, Ping, Reply, Request
 from manyhands.model import SettleKind
@@ -71,7 +70,7 @@ class ClientSession:
         self._ids = count(1)
         self._id_prefix = secrets.token_hex(8) + "-"  # nothing of the session's id, which is a secret
         self.port = engine.attach(Attach(self.id, session_name()), self._on_replies)
-        self._local = self.port if isinstance(self.port, MemoryPort) else None
+        self._local = self.port if isinstance(self.port, LocalPort) else None
         self.max_body_bytes = self.port.attached.limits.max_body_bytes
         self.state.on_attached(self.port.attached)
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from manyhands.events import Attach, Attached, Reply, Request
 from manyhands.model import Durability, Features, Limits
@@ -108,6 +108,19 @@ class Port(Protocol):
 
     def detach(self, *, goodbye: bool = True) -> None:
         """End the session: with a goodbye for good, without one as if the connection had been cut. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class LocalPort(Port, Protocol):
+    """A port whose engine can answer in the caller's own thread. Offering it is optional; memory does."""
+
+    def answer_now(self, request: Request) -> Reply | None:
+        """Apply one request that cannot be parked (its wait_s is 0) and return its answer, without a way through the sink.
+
+        What it brings about besides goes to the sinks. None: it was not applied, because a step of the engine is being
+        delivered in this very thread; send it.
+        """
         ...
 
 

@@ -208,11 +208,6 @@ class MemoryPort:
         self._engine._send(self, requests)
 
     def answer_now(self, request: Request) -> Reply | None:
-        """Apply one request that cannot be parked (its wait_s is 0) and return its answer, without a way through the sink.
-
-        What it brings about besides goes to the sinks. None: it was not applied, because a step of the engine is being
-        delivered in this very thread; send it.
-        """
         return self._engine._answer_now(self, request)
 
     def wait(self, waiter: Waiter, timeout_s: float) -> bool:
