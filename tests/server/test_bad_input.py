@@ -91,6 +91,13 @@ BEFORE_THE_KEY = {
 }
 
 
+SAID = {
+    "a TLS hello": "it looks like TLS",
+    "HTTP": "it looks like HTTP",
+    "a negative length": "a handshake message of -5 bytes",
+}
+
+
 @pytest.mark.parametrize("name", BEFORE_THE_KEY)
 def test_bytes_of_a_stranger_end_in_one_log_line(
     name: str, raw: Callable[[], Raw], peer: Peer, caplog: pytest.LogCaptureFixture
@@ -103,6 +110,7 @@ def test_bytes_of_a_stranger_end_in_one_log_line(
     assert len(lines) == 1
     assert lines[0].exc_info is None
     assert "Refused 127.0.0.1" in lines[0].getMessage()
+    assert SAID.get(name, "") in lines[0].getMessage()
 
 
 AFTER_THE_KEY = {
@@ -159,11 +167,12 @@ def test_wrong_keys_are_answered_ever_later_and_hold_up_nobody_else(server: Sock
 
 
 def test_a_silent_connection_is_dropped(
-    server: SocketServer, raw: Callable[[], Raw], monkeypatch: pytest.MonkeyPatch
+    server: SocketServer, raw: Callable[[], Raw], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(server._pending, "_handshake_s", 0.1)
     silent = raw()
     assert silent.until_closed() == b""
+    assert caplog.messages == ["Refused 127.0.0.1: It did not authenticate in time."]
     eventually(lambda: server.connections == 0, "the connection is forgotten")
 
 
