@@ -120,6 +120,8 @@ AFTER_THE_KEY = {
     "msgpack that is no list of requests": struct.pack("!IBBH", 3, 1, 0, 0) + b"\xc0\xc0\xc0",
     "garbage": b"\xde\xad\xbe\xef" * 100,
     "a request before Attach": struct.pack("!IBBH", 4, 1, 0, 0) + b"\x91\x92\x0e\x01",
+    "a session id that can be guessed": b"".join(FrameEncoder().encode([events.Attach("worker 1")])),
+    "a session id of 100,000 characters": b"".join(FrameEncoder().encode([events.Attach("x" * 100_000)])),
     "a body of 2^62 bytes": struct.pack("!IBBHIQ", 13, 2, 1, 0, 1, 2**62) + b"x",
     "nothing but a header, torn": struct.pack("!IBBH", 100, 1, 0, 0)[:5],
 }

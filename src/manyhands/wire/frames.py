@@ -24,6 +24,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from manyhands._text import REASON_CHARS, readable
 from manyhands.errors import PayloadTooLarge, ProtocolError
 from manyhands.events import Attach, Attached, Reply, Request
 from manyhands.model import MAX_BODY_BYTES
@@ -354,7 +355,8 @@ class FrameDecoder(Generic[E_co]):
             self._start = start + HEADER.size + length
             payload = memoryview(buffer)[start + HEADER.size : self._start]
             if kind == ERROR:
-                raise ProtocolError(f"The peer closed the connection, saying: {str(payload, 'utf-8', 'replace')}")
+                text = readable(str(payload, "utf-8", "replace"), REASON_CHARS)
+                raise ProtocolError(f"The peer closed the connection, saying: {text}")
             batch = self._decode(payload, flags)
             events = events + batch if events else batch
             if len(buffer) > _BUFFER_BYTES and self._start == self._end:

@@ -47,6 +47,9 @@ class PeerIsStock(msgspec.Struct, frozen=True):
     reply: bytes
 
 
+MIN_SESSION_CHARS, MAX_SESSION_CHARS = 16, 128
+"""96 bits take 16 characters at six bits each."""
+
 ServerEvent = Authenticated | PeerIsStock | Attach | Request
 
 
@@ -139,6 +142,12 @@ class ServerWire:
             raise ProtocolError(f"The client sent {type(events[0]).__name__} before Attach.")
         if Attach in map(type, events[1:]):
             raise ProtocolError("The client sent Attach twice on one connection.")
+        n_chars = len(events[0].session)
+        if not MIN_SESSION_CHARS <= n_chars <= MAX_SESSION_CHARS:
+            raise ProtocolError(
+                f"The client's session id has {n_chars} characters; it needs {MIN_SESSION_CHARS} to {MAX_SESSION_CHARS}, "
+                "96 random bits or more, because whoever knows it is that session."
+            )
         self._state = _State.OPEN
         self._decoder.vocabulary = TO_SERVER  # from here on another Attach is no event of this protocol
         return events
