@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from manyhands.client import Client
-from manyhands.client.state import Call, ClientState, QueueState
+from manyhands.client.records import Call, QueueState
+from manyhands.client.state import ClientState
 from manyhands.errors import LeaseLost, ShutDown
 from manyhands.events import Settle
 from manyhands.model import Message, Settlement
@@ -426,7 +427,7 @@ def test_after_many_puts_under_one_lease_a_put_waits_for_the_engines_word(
     remote_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, other = remote_place.client(), remote_place.client()
-    monkeypatch.setattr("manyhands.client.state.PUTS_UNDER_A_LEASE", 3)
+    monkeypatch.setattr("manyhands.client.records.PUTS_UNDER_A_LEASE", 3)
     waited: list[int] = []
     state, plain_put = session_of(client).state, ClientState.put
 

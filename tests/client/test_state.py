@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from manyhands.client.pace import MAX_IN_HAND, Pace, to_give_back
-from manyhands.client.state import ClientState, Held, QueueState
+from manyhands.client.records import Held, QueueState
+from manyhands.client.state import ClientState
 from manyhands.errors import ShutDown
 from manyhands.events import (
     Attached,

@@ -21,8 +21,8 @@ from manyhands.client.messages import (
     to_wait_s,
     unreturned,
 )
+from manyhands.client.records import Held
 from manyhands.client.session import GRACE_S
-from manyhands.client.state import Held
 from manyhands.codec import check_size, encode
 from manyhands.errors import SealBroken, ShutDown, UndecodableBody, from_code
 from manyhands.events import FOREVER, Count, Declare, Failed, Join, QueueInfo, Settled, Size

@@ -15,8 +15,9 @@ from manyhands.aio.connection import Connection
 from manyhands.auth import Keyring
 from manyhands.client.exits import End
 from manyhands.client.messages import server_gone
+from manyhands.client.records import Call, Held
 from manyhands.client.session import ANSWER_S, GONE_S, GRACE_S, session_name, warn_lost
-from manyhands.client.state import Call, ClientState, Held
+from manyhands.client.state import ClientState
 from manyhands.codec import Codec
 from manyhands.errors import ServerUnavailable, SessionTaken, from_code
 from manyhands.events import Failed, Ping, Reply

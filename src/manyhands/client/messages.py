@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from manyhands._text import REASON_CHARS, is_text, readable
-from manyhands.client.state import Held
+from manyhands.client.records import Held
 from manyhands.codec import Codec, check_size, encode
 from manyhands.errors import LeaseLost, ServerGone, UsageError
 from manyhands.events import FOREVER

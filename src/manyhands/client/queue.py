@@ -21,8 +21,8 @@ from manyhands.client.messages import (
     to_wait_s,
     unreturned,
 )
+from manyhands.client.records import Held, QueueState
 from manyhands.client.session import GRACE_S, ClientSession
-from manyhands.client.state import Held, QueueState
 from manyhands.codec import check_size, encode
 from manyhands.errors import SealBroken, ServerGone, ServerUnavailable, ShutDown, UndecodableBody, from_code
 from manyhands.events import FOREVER, Count, Done, Failed, Granted, Join, Put, QueueInfo, Settled, Size

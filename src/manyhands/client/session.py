@@ -23,7 +23,8 @@ from manyhands import codec
 from manyhands._text import NAME_CHARS, readable
 from manyhands.client.flusher import Flusher
 from manyhands.client.messages import server_gone
-from manyhands.client.state import Call, ClientState, Held
+from manyhands.client.records import Call, Held
+from manyhands.client.state import ClientState
 from manyhands.engines.base import Engine, LocalPort, Waiter
 from manyhands.errors import ServerGone, ServerUnavailable, from_code
 from manyhands.events import Attach, Closing, Failed, Ping, Reply, Request

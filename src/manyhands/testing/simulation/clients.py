@@ -11,7 +11,8 @@ from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 from manyhands.auth import Keyring
-from manyhands.client.state import Call, ClientState, Held
+from manyhands.client.records import Call, Held
+from manyhands.client.state import ClientState
 from manyhands.errors import ManyhandsError, ProtocolError, ServerUnavailable
 from manyhands.events import FOREVER, Declare, Failed, Request
 from manyhands.model import Limits, Message, SettleKind
