@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from manyhands.client import Client
+from manyhands.client import Client, exits
 from manyhands.client import queue as queue_module
 from manyhands.client import session as session_module
 from manyhands.codec import PICKLE
@@ -150,6 +150,33 @@ def test_a_closed_client_says_so(client: Client) -> None:
     for use in (queue.get, queue.qsize, lambda: queue.put(1)):
         with pytest.raises(ServerUnavailable, match="connect again"):
             use()
+
+
+def test_a_daemon_thread_that_asks_just_as_its_program_ends_is_held_and_raises_nothing(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, plain_closed, raised = session_of(client), exits.closed, list[Exception]()
+
+    def ask() -> None:
+        try:
+            client.queue("q").get()
+        except ServerUnavailable as error:
+            raised.append(error)
+
+    def closed(ending: exits.Ending) -> None:
+        plain_closed(ending)
+        thread.start()
+        thread.join(0.2)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    monkeypatch.setattr(session_module, "GONE_S", 0.01)
+    monkeypatch.setattr(exits, "closed", closed)
+    client.end(exits.NORMAL, is_exit=True)
+    assert thread.is_alive()
+    assert not raised
+    session.is_exiting = False
+    thread.join(5)
+    assert len(raised) == 1
 
 
 def test_a_close_ends_the_wait_of_another_thread(client: Client, other: Client) -> None:

@@ -151,10 +151,11 @@ class Client:
         with self._opening:
             self.is_closed = True
             session, self.session = self.session, None
+            if session is not None:  # with the rest: a daemon thread that asks from here on finds how it ended
+                session.is_exiting = is_exit
+                self._ended = session
         exits.closed(self)
         if session is not None:
-            session.is_exiting = is_exit
-            self._ended = session
             session.close(how.kind, how.reason)
             if self._owns_engine:
                 self.engine.close()
