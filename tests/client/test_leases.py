@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from manyhands.client import Client
+from manyhands.client.pace import Pace
 from manyhands.client.records import Call, QueueState
 from manyhands.client.state import ClientState
 from manyhands.errors import LeaseLost, ShutDown
@@ -18,6 +19,16 @@ from manyhands.events import Settle
 from manyhands.model import Message, Settlement
 
 from .conftest import Place, die, numbers, session_of, until
+
+
+@pytest.fixture
+def quick_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every task takes no time, whatever the machine is busy with: as many messages are prefetched as can be."""
+
+    def finished(self: Pace, elapsed_s: float, n: int = 1) -> None:
+        self.service_s = 0.0
+
+    monkeypatch.setattr(Pace, "finished", finished)
 
 
 def in_thread(work: Any) -> None:
@@ -87,16 +98,18 @@ def test_a_normal_close_acks_what_get_returned(client: Client, other: Client) ->
     assert (numbers(other).done_total, numbers(other).leased, numbers(other).ready) == (1, 0, 0)
 
 
+@pytest.mark.usefixtures("quick_tasks")
 def test_a_goodbye_releases_what_no_get_has_returned(client: Client, other: Client) -> None:
     other.queue("q").put_many(range(100))
     queue = client.queue("q")
     got = [queue.get() for _ in range(10)]
-    assert session_of(client).state.queue("q").prefetched, "the gets were fast: something must be prefetched"
+    while not session_of(client).state.queue("q").prefetched:  # the answer to the last request may be on its way
+        got.append(queue.get(timeout=5))
     client.close()
     until(lambda: numbers(other).leased == 0)
-    assert numbers(other).done_total == len(got)
-    rest = [other.queue("q").get(timeout=5) for _ in range(90)]
-    assert rest == list(range(10, 100))
+    assert numbers(other).done_total == len(got) < 100
+    rest = [other.queue("q").get(timeout=5) for _ in range(100 - len(got))]
+    assert rest == list(range(len(got), 100))
     assert numbers(other).dead_total == 0
 
 
@@ -315,6 +328,7 @@ def test_a_lost_implicit_lease_logs_one_warning_and_never_raises(
 # -- what is counted ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("quick_tasks")
 def test_qsize_empty_full_count_what_no_get_has_returned_prefetched_included(client: Client, other: Client) -> None:
     queue = client.queue("q", maxsize=100)
     other.queue("q").put_many(range(100))
@@ -327,11 +341,12 @@ def test_qsize_empty_full_count_what_no_get_has_returned_prefetched_included(cli
     assert not queue.full()
 
 
+@pytest.mark.usefixtures("quick_tasks")
 def test_empty_is_raised_only_after_unbegun_prefetch_elsewhere_was_recalled(client: Client, other: Client) -> None:
     other.queue("q").put_many(range(64))
     queue = client.queue("q")
     n_got = 0
-    while numbers(other).ready:  # fast gets: the rest ends up prefetched by this client
+    while numbers(other).ready:  # the rest ends up prefetched by this client
         queue.get()
         n_got += 1
     n_left = 64 - n_got
