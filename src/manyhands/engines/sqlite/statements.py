@@ -17,7 +17,7 @@ class Bulk:
 
     def __init__(self, head: str, one: str, tail: str = "", *, separator: str = ",") -> None:
         self.width = one.count("?")
-        self._sizes = [(k, head + separator.join([one] * k) + tail) for k in (256, 64, 16, 4, 1)]
+        self._sizes = [(k, head + separator.join([one] * k) + tail) for k in (256, 64, 16, 8, 4, 2, 1)]
 
     def run(self, connection: sqlite3.Connection, flat: Sequence[Any]) -> None:
         """Execute for all rows; flat holds their values one after the other."""

@@ -51,6 +51,7 @@ _MAX_ITEMS = 1024
 _PRUNE_EVERY_S = 600.0
 _LOOK_FOR_ROOM_EVERY_S = 1.0
 _MIN_EXPECTED = 3
+_GATHER_COMMITS = 2
 _MAX_GATHER_S = 0.001
 
 
@@ -120,7 +121,7 @@ class Writer:
         """Let the producers that were just answered send again before the next commit, so that it takes them all.
 
         Several producers that each wait for their own put otherwise fall into two halves: one is committed while the other
-        is being answered, at twice the commits. Only right after such answers, never for longer than a commit takes, and
+        is being answered, at twice the commits. Only right after such answers, never for longer than two commits take, and
         only for three and more: a lone producer and every other kind of client wait for nothing (docs/adr/0016).
         """
         if self._expected >= _MIN_EXPECTED:
@@ -193,6 +194,8 @@ class Writer:
     def _deliver(self, batch: Batch) -> None:
         for attaching, is_resumed, lost in batch.attached:
             attaching.answer(is_resumed, lost)
+        # Counted before anybody is answered: who is answered first sends again while the others still wait.
+        n_gathered = len(self.inbox)
         by_session: dict[str, list[Reply]] = {}
         for session, reply in batch.effects:
             replies = by_session.get(session)
@@ -205,8 +208,8 @@ class Writer:
             if listener is not None:
                 n_producers += type(replies[0]) is Done
                 self._give(listener, replies)
-        self._expected = n_producers + len(self.inbox)
-        self._expected_until = time.perf_counter() + min(self._commit_s, _MAX_GATHER_S)
+        self._expected = n_producers + n_gathered
+        self._expected_until = time.perf_counter() + min(_GATHER_COMMITS * self._commit_s, _MAX_GATHER_S)
 
     def _give(self, listener: Listener, replies: Sequence[Reply]) -> None:
         try:
