@@ -215,6 +215,11 @@ class ClientWire:
         del self._unanswered[target]
         return [answer]
 
+    @property
+    def has_data(self) -> bool:
+        """Whether data_to_send may have something; a cheap no for the many times that it has not."""
+        return bool(self._queue or self._outbox or self._is_ping_due)
+
     def data_to_send(self) -> list[Buffer]:
         """What to write now, about SEND_BYTES at most; call again when it was written, until it is empty."""
         if self._outbox and self._state is not _State.DOWN:

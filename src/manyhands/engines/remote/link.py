@@ -58,15 +58,15 @@ class Link:
         if transport is None:
             return
         try:
-            while True:
+            while self._unwritten or self.wire.has_data:
                 buffers: Sequence[Buffer] = self._unwritten or self.wire.data_to_send()
                 if not buffers:
-                    self.is_blocked = False
-                    return
+                    break
                 self._unwritten = _rest(buffers, transport.send(buffers))
                 if self._unwritten:
                     self.is_blocked = True
                     return
+            self.is_blocked = False
         except OSError as error:
             self.lose(transport, error)
         except BaseException as error:  # Ctrl-C: nobody knows how much was written
