@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
+import sys
 import tracemalloc
 from typing import Any
 
@@ -361,3 +363,17 @@ def test_a_flipped_bit_raises_nothing_but_protocol_error(event: Any, at: int, bi
     stream[at % len(stream)] ^= 1 << bit
     with contextlib.suppress(ProtocolError):
         pour(FrameDecoder(ATTACHING), bytes(stream))
+
+
+def test_a_decoder_that_is_dropped_in_the_middle_of_a_body_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is part of a cycle in any client, so the collector may finalise the body's memory before the view of it."""
+    complaints: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    decoder: Any = FrameDecoder(TO_CLIENT)
+    decoder.feed(first_chunk(1, 200_000, bytes(1_000)) + HEADER.pack(frames.BODY_NUMBER.size + 100_000, frames.BODY, 0, 0))
+    decoder.feed(frames.BODY_NUMBER.pack(1))
+    given = decoder.get_buffer()
+    decoder.cycle = [decoder, given]
+    del decoder, given
+    gc.collect()
+    assert not complaints
