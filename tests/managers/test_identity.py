@@ -196,11 +196,25 @@ def test_a_callable_that_raises_is_told_to_the_worker_and_hurts_nobody_else(pair
     worker.get_queue().put(1)
 
 
-class _Stack(queue.Queue):  # type: ignore[type-arg]
-    pass
+class _Named(queue.Queue):  # type: ignore[type-arg]
+    """Overrides nothing that the engine would have to know."""
+
+    def __init__(self, maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        self.name = "tasks"
 
 
-@pytest.mark.parametrize("kind", [queue.PriorityQueue, queue.LifoQueue, queue.SimpleQueue, _Stack, dict, list])
+def test_a_subclass_that_overrides_nothing_is_an_engines_queue(pair: Pair) -> None:
+    kept = _Named(maxsize=2)
+    kept.put(1)
+    _, worker = pair(get_it=lambda: kept)
+    proxy = worker.get_it()
+    kept.put(2)
+    assert proxy.full()
+    assert [proxy.get(timeout=5), kept.get(timeout=5)] == [1, 2]
+
+
+@pytest.mark.parametrize("kind", [queue.PriorityQueue, queue.LifoQueue, queue.SimpleQueue, dict, list])
 def test_what_an_engines_queue_cannot_stand_for_is_refused_by_name(pair: Pair, kind: type) -> None:
     kept = kind()
     master, worker = pair(get_it=lambda: kept)

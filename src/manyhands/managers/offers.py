@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from manyhands.errors import ManyhandsError, TaskFailed, UnsupportedFeature, UsageError
+from manyhands.managers.objects.queue_kinds import is_plain_queue
 from manyhands.managers.registry import Entry, names_of
 from manyhands.managers.rerouting import Rerouted
 
@@ -160,7 +161,7 @@ def _call(entry: Entry, args: tuple[Any, ...], kwds: dict[str, Any]) -> Any:
 
 
 def _check_kind(made: object, typeid: str) -> None:
-    if type(made) is queue.Queue:
+    if is_plain_queue(made):
         return
     kind = type(made).__name__
     if isinstance(made, queue.Queue | queue.SimpleQueue):

@@ -1,0 +1,1 @@
+"""Objects that live in the master and are used from elsewhere."""
