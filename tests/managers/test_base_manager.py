@@ -79,12 +79,6 @@ def test_registering_the_queue_itself_says_what_to_write() -> None:
         Manager.register("get_wrong", callable=tasks)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("argument", ["proxytype", "exposed", "method_to_typeid"])
-def test_what_would_be_ignored_is_refused(argument: str) -> None:
-    with pytest.raises(UnsupportedFeature, match=argument):
-        Manager.register("get_wrong", **{argument: ["put"]})  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("typeid", ["", "get tasks", 5])
 def test_a_typeid_must_be_a_name(typeid: Any) -> None:
     with pytest.raises(UsageError, match="name"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from multiprocessing import process, util
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -76,9 +76,9 @@ class BaseManager:
         cls,
         typeid: str,
         callable: Callable[..., Any] | None = None,  # noqa: A002 - the standard library's name
-        proxytype: object = None,
-        exposed: object = None,
-        method_to_typeid: object = None,
+        proxytype: Callable[..., Any] | None = None,
+        exposed: Iterable[str] | None = None,
+        method_to_typeid: Mapping[str, str] | None = None,
         create_method: bool = True,
     ) -> None:
         """Offer (with a callable, on the master) or name (without one, in a worker) something under a typeid.
@@ -87,9 +87,8 @@ class BaseManager:
 
         Raises:
             UsageError: the typeid is no name, or `callable` is the queue itself and not something that returns it.
-            UnsupportedFeature: proxytype, exposed or method_to_typeid was given.
         """
-        entry = check_registration(typeid, callable, proxytype=proxytype, exposed=exposed, method_to_typeid=method_to_typeid)
+        entry = check_registration(typeid, callable, proxytype, exposed, method_to_typeid)
         if "_registry" not in cls.__dict__:
             cls._registry = cls._registry.copy()
         cls._registry[typeid] = entry

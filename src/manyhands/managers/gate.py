@@ -31,15 +31,22 @@ class Gate:
     Args:
         engine: where the queues are; closed with the gate.
         answer: what to do for Create.
-        drop: what to do for Drop: (queue, session).
+        unrefer: what to do for Drop: (queue, session).
+        drop: what to do when a queue of a caller's own has lost its last proxy.
         end_session: told when a session said goodbye.
     """
 
     def __init__(
-        self, engine: Engine, answer: Answer, drop: Callable[[str, str], None], end_session: Callable[[str], None]
+        self,
+        engine: Engine,
+        answer: Answer,
+        unrefer: Callable[[str, str], None],
+        drop: Callable[[str], None],
+        end_session: Callable[[str], None],
     ) -> None:
         self._engine = engine
         self._answer = answer
+        self._unrefer = unrefer
         self._drop = drop
         self._end_session = end_session
         self._creators: set[str] = set()
@@ -95,9 +102,13 @@ class Gate:
 
         self._work.put(answer)
 
-    def drop(self, name: str, session: str) -> None:
+    def unrefer(self, name: str, session: str) -> None:
         """Drop, later."""
-        self._work.put(lambda: self._drop(name, session))
+        self._work.put(lambda: self._unrefer(name, session))
+
+    def drop_later(self, name: str) -> None:
+        """A queue has lost its last proxy. A collector may say so, in any thread and inside any lock."""
+        self._work.put(lambda: self._drop(name))
 
     def ended(self, session: str) -> None:
         """Forget a session, later."""
@@ -150,7 +161,7 @@ class _GatePort:
                     self._gate.create(self._session, request, self._sink)
                     continue
                 if isinstance(request, Drop):
-                    self._gate.drop(request.queue, self._session)
+                    self._gate.unrefer(request.queue, self._session)
                     continue
                 self._gate.ended(self._session)
             if rest is not None:

@@ -3,7 +3,7 @@
     workers ──TCP──> SocketServer ──> Gate ──> engine <── the master's own Client <── proxies, rerouted queue objects
                                        │ Create
                                        v
-                                     Offers ──> the program's callables
+                                    Objects ──> the program's callables ──> Offers: its queue.Queue objects
 
 Stopping goes from the outside in: workers are told and their connections closed, the master's own session ends, the engine
 closes, and only then do the program's queue objects get their own methods back, so that no thread of the program finds an
@@ -21,10 +21,13 @@ from manyhands.auth import Keyring
 from manyhands.client.client import Client
 from manyhands.engines.opening import open_engine
 from manyhands.engines.remote import RemoteEngine
+from manyhands.errors import UnsupportedFeature
 from manyhands.managers.gate import Gate
+from manyhands.managers.objects import Made, Objects
+from manyhands.managers.objects.table import QUEUE_PREFIX
 from manyhands.managers.offers import Offers
 from manyhands.managers.proxies import QueueProxy
-from manyhands.managers.registry import Entry
+from manyhands.managers.registry import Registry
 from manyhands.managers.responsiveness import QuickSwitching
 from manyhands.model import Message
 from manyhands.server.listener import SocketServer
@@ -51,11 +54,11 @@ class Master:
         port: int,
         keyring: Keyring,
         store: str,
-        entries: Callable[[], dict[str, Entry]],
+        entries: Callable[[], Registry],
         switch_interval_s: float | None,
     ) -> None:
         self._engine = open_engine(store)
-        gate = Gate(self._engine, self._answer, self._drop, self._end_session)
+        gate = Gate(self._engine, self._answer, self._unrefer, self._drop, self._end_session)
         try:
             # The drop-in listens where the program says, as the standard library does: its workers are on other machines.
             self._server = SocketServer(gate, host=host, port=port, keyring=keyring, is_insecure=True)
@@ -64,7 +67,8 @@ class Master:
         except BaseException:
             gate.close()
             raise
-        self._offers = Offers(entries, self._open, is_durable=self._engine.features.survives_restart)
+        self._offers = Offers(self._open, is_durable=self._engine.features.survives_restart)
+        self.objects = Objects(entries, self._offers, gate.drop_later)
         self._gate = gate
         self._switching = None if switch_interval_s is None else QuickSwitching(switch_interval_s)
         if len(keyring.raw) < SHORT_BYTES and (not host or not Address(host, port).is_loopback):
@@ -96,32 +100,40 @@ class Master:
         self._client.close()
         self._gate.close(closing_reason="The master has shut down.")
         self._offers.restore()
+        self.objects.restore()
         if self._switching is not None:
             self._switching.end()
 
     def proxy(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> QueueProxy:
         """The queue that the callable of typeid stands for. Raises as `Offers.create` does."""
-        proxy = QueueProxy(self._client, self._offers.create(_OWN_SESSION, typeid, args, kwds))
-        proxy.when_dropped(self._drop_later)
-        return proxy
-
-    def _drop_later(self, name: str) -> None:
-        # A collector calls this, in any thread and inside any lock; the gate's thread does the work.
-        self._gate.drop(name, _OWN_SESSION)
+        made = _checked(self.objects.create(_OWN_SESSION, typeid, args, kwds), typeid)
+        return QueueProxy(self._client, made.queue, made.served)
 
     # -- for workers, in the gate's thread
 
     def _answer(self, session: str, typeid: str, arguments: Message | None) -> str:
         args, kwds = ((), {}) if arguments is None else self._client.open().codec.open_message(typeid, arguments)
-        return self._offers.create(session, typeid, args, kwds)
+        return _checked(self.objects.create(session, typeid, args, kwds), typeid).queue
 
-    def _drop(self, name: str, session: str) -> None:
-        self._offers.drop(name, session)
+    def _drop(self, name: str) -> None:
+        self._offers.drop(name)
+
+    def _unrefer(self, name: str, session: str) -> None:
+        self.objects.decref(QUEUE_PREFIX + name, session)
 
     def _end_session(self, session: str) -> None:
-        self._offers.end_session(session)
+        self.objects.holder_ended(session, is_lost=True)
 
     def _open(self, name: str, maxsize: int) -> QueueProxy:
         """The engine's queue of that name and bound, as the program's own queue objects use it."""
         self._client.queue(name, maxsize)
         return QueueProxy(self._client, name)
+
+
+def _checked(made: Made, typeid: str) -> Made:
+    if made.served is not None and not made.queue:
+        raise UnsupportedFeature(
+            f"{typeid!r} returns a {type(made.served.obj).__name__}, and this version of manyhands offers its own clients "
+            f"queue.Queue objects only; put what the workers need to know into the items of a queue."
+        )
+    return made

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from manyhands.client.client import Client
 from manyhands.client.queue import Queue
 from manyhands.managers.forgotten_import import supply_the_forgotten_name
 
@@ -18,6 +19,15 @@ class QueueProxy(Queue):
     It differs from `manyhands.Queue` in one kindness: a program that catches `Queue.Empty` without importing `Queue` is
     handed that name when it is needed (see `forgotten_import`).
     """
+
+    def __init__(self, client: Client, name: str, keeps: object = None) -> None:
+        """The queue of that name.
+
+        Args:
+            keeps: what must live as long as this proxy: in the master, what stands for a queue of its caller's own.
+        """
+        super().__init__(client, name)
+        self._keeps = keeps
 
     def when_dropped(self, drop: Callable[[str], object]) -> None:
         """Call drop with the queue's name when this proxy is no longer used."""
