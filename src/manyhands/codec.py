@@ -90,9 +90,13 @@ class Codec:
         self._key_id, self._key = body_keys[0]
         self._put_key = blake2b(b"", digest_size=32, key=self._key, person=b"mh put ids").digest()
         self._random_bytes = random_bytes
-        # Keyed states that have already absorbed the context which all bodies of a queue share; a copy costs 0.2 µs less
-        # than a new keyed hash. One entry per queue, kind, direction, encoding and key: a handful in any program.
-        self._signers: dict[tuple[str, int, str, int, bytes], Any] = {}
+        self._signers: dict[str, dict[tuple[int, str, int, bytes], Any]] = {}
+        """By queue, then by kind, direction, encoding and key id: keyed states that have absorbed what all such bodies share.
+
+        A copy of one costs 0.6 µs less than a new keyed hash. A handful in any program."""
+        self._plain: dict[str, Any] = {}
+        """By queue: of those, the one for a pickled item under the key that signs. Nearly every body there is."""
+        self._plain_prefix = b"\x11%c%b" % (PICKLE, self._key_id)
         self._put_signers: dict[str, Any] = {}
 
     # -- messages --------------------------------------------------------------------------------------------------
@@ -102,6 +106,8 @@ class Codec:
     ) -> bytes:
         """Sign a body; returns the seal that travels beside it."""
         if len(body) < POLY1305_FROM_BYTES:
+            if encoding == PICKLE and not kind and direction is _MESSAGE:
+                return self._plain_prefix + _tag(self._plain.get(queue) or self._plain_signer(queue), message_id, body)
             return b"\x11%c%b%b" % (
                 encoding,
                 self._key_id,
@@ -121,6 +127,11 @@ class Codec:
         """
         size = len(seal)
         if size == _SMALL_SEAL and seal[0] == _BLAKE2B and len(body) < POLY1305_FROM_BYTES:
+            if not kind and direction is _MESSAGE and seal.startswith(self._plain_prefix):
+                signer = self._plain.get(queue) or self._plain_signer(queue)
+                if hmac.compare_digest(_tag(signer, message_id, body), seal[6:]):
+                    return PICKLE
+                raise SealBroken(self._why_broken(queue, message_id, seal))
             key_id = seal[2:6]
             if key_id in self._keys:
                 encoding = seal[1]
@@ -186,15 +197,21 @@ class Codec:
     def _blake2b(
         self, queue: str, message_id: str, encoding: int, body: bytes, kind: int, direction: Direction, key_id: bytes
     ) -> bytes:
-        context = (queue, kind, direction, encoding, key_id)
-        base = self._signers.get(context)
+        return _tag(self._signer(queue, kind, direction, encoding, key_id), message_id, body)
+
+    def _plain_signer(self, queue: str) -> Any:
+        base = self._plain[queue] = self._signer(queue, 0, _MESSAGE, PICKLE, self._key_id)
+        return base
+
+    def _signer(self, queue: str, kind: int, direction: Direction, encoding: int, key_id: bytes) -> Any:
+        signers = self._signers.setdefault(queue, {})
+        context = (kind, direction, encoding, key_id)
+        base = signers.get(context)
         if base is None:
-            base = self._signers[context] = blake2b(_context(*context), digest_size=_TAG_BYTES, key=self._keys[key_id])
-        signer = base.copy()
-        id_bytes = message_id.encode()
-        signer.update(b"%d:%b%b" % (len(id_bytes), id_bytes, body))
-        tag: bytes = signer.digest()
-        return tag
+            base = signers[context] = blake2b(
+                _context(queue, kind, direction, encoding, key_id), digest_size=_TAG_BYTES, key=self._keys[key_id]
+            )
+        return base
 
     def _poly1305(
         self,
@@ -236,6 +253,14 @@ def check_size(body: bytes, limit_bytes: int = MAX_BODY_BYTES) -> None:
             size_bytes=len(body),
             limit_bytes=limit_bytes,
         )
+
+
+def _tag(signer: Any, message_id: str, body: bytes) -> bytes:
+    signer = signer.copy()
+    id_bytes = message_id.encode()
+    signer.update(b"%d:%b%b" % (len(id_bytes), id_bytes, body))
+    tag: bytes = signer.digest()
+    return tag
 
 
 def _poly1305(one_time_key: bytes, body: bytes) -> bytes:
