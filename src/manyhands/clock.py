@@ -26,9 +26,16 @@ class Clock(Protocol):
         """Read both clocks."""
         ...
 
+    def utc(self) -> float:
+        """UTC seconds since 1970."""
+        ...
+
 
 class SystemClock:
     """The machine's own clocks."""
 
     def now(self) -> Now:
         return Now(time.monotonic(), time.time())
+
+    def utc(self) -> float:
+        return time.time()

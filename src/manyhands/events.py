@@ -418,6 +418,9 @@ class Attach(_Event, array_like=True, frozen=True, tag=110):
     released, charged nothing."""
     next_seq: dict[str, int] = {}
     """Reserved for a session that resumes at an engine which forgot it."""
+    is_here: bool = False
+    """Whether it lives in the engine's own process: then it cannot die alone, and its silence means nothing. A server lets
+    nobody say so over a socket."""
 
 
 class Attached(_Event, array_like=True, frozen=True, tag=111):

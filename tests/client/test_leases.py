@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
+from manyhands.auth import Keyring
 from manyhands.client import Client
 from manyhands.client.pace import Pace
 from manyhands.client.records import Call, QueueState
 from manyhands.client.state import ClientState
+from manyhands.engines.memory import MemoryEngine
 from manyhands.errors import LeaseLost, ShutDown
-from manyhands.events import Settle
-from manyhands.model import Message, Settlement
+from manyhands.events import Attach, Settle
+from manyhands.model import Limits, Message, Settlement
 
 from .conftest import Place, die, numbers, session_of, until
 
@@ -99,7 +101,8 @@ def test_a_normal_close_acks_what_get_returned(client: Client, other: Client) ->
 
 
 @pytest.mark.usefixtures("quick_tasks")
-def test_a_goodbye_releases_what_no_get_has_returned(client: Client, other: Client) -> None:
+def test_a_goodbye_releases_what_no_get_has_returned(remote_place: Place) -> None:
+    client, other = remote_place.client(), remote_place.client()
     other.queue("q").put_many(range(100))
     queue = client.queue("q")
     got = [queue.get() for _ in range(10)]
@@ -325,11 +328,31 @@ def test_a_lost_implicit_lease_logs_one_warning_and_never_raises(
     assert "lease lost" in caplog.text
 
 
+def test_a_client_in_the_engines_own_process_keeps_its_message_however_long_it_is_silent() -> None:
+    engine = MemoryEngine(Limits(lease_s=0.05, resume_s=0.05))
+    keyring = Keyring("a key for tests")
+    with Client(engine, keyring) as client, Client(engine, keyring, owns_engine=True) as other:
+        client.queue("q").put(1)
+        assert client.queue("q").get() == 1
+        with pytest.raises(stdlib_queue.Empty):
+            other.queue("q").get(timeout=0.3)  # six times lease_s
+        assert numbers(other).leased == 1
+
+
+def test_a_client_behind_a_socket_cannot_say_that_it_lives_here(
+    remote_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manyhands.wire.client.Attach", lambda *what: Attach(*what, is_here=True))
+    remote_place.client().queue("q").put(1)
+    assert [each.is_here for each in remote_place.engine._core._state.sessions.values()] == [False]
+
+
 # -- what is counted ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("quick_tasks")
-def test_qsize_empty_full_count_what_no_get_has_returned_prefetched_included(client: Client, other: Client) -> None:
+def test_qsize_empty_full_count_what_no_get_has_returned_prefetched_included(remote_place: Place) -> None:
+    client, other = remote_place.client(), remote_place.client()
     queue = client.queue("q", maxsize=100)
     other.queue("q").put_many(range(100))
     for n in range(1, 21):
@@ -342,7 +365,8 @@ def test_qsize_empty_full_count_what_no_get_has_returned_prefetched_included(cli
 
 
 @pytest.mark.usefixtures("quick_tasks")
-def test_empty_is_raised_only_after_unbegun_prefetch_elsewhere_was_recalled(client: Client, other: Client) -> None:
+def test_empty_is_raised_only_after_unbegun_prefetch_elsewhere_was_recalled(remote_place: Place) -> None:
+    client, other = remote_place.client(), remote_place.client()
     other.queue("q").put_many(range(64))
     queue = client.queue("q")
     n_got = 0
@@ -355,6 +379,16 @@ def test_empty_is_raised_only_after_unbegun_prefetch_elsewhere_was_recalled(clie
     assert len({other.queue("q").get_nowait() for _ in range(n_left)}) == n_left
     with pytest.raises(stdlib_queue.Empty):
         other.queue("q").get_nowait()
+
+
+@pytest.mark.usefixtures("quick_tasks")
+def test_a_client_in_the_engines_own_process_takes_only_what_its_gets_return(memory_place: Place) -> None:
+    client, other = memory_place.client(), memory_place.client()
+    other.queue("q").put_many(range(64))
+    for n in range(32):
+        assert client.queue("q").get() == n
+    assert numbers(other).leased == 1
+    assert numbers(other).unbegun == 0
 
 
 def test_ten_slow_tasks_on_two_workers_split_five_and_five(client: Client, other: Client) -> None:

@@ -56,7 +56,7 @@ def get(state: ClientState, queue: QueueState, tokens: list[int], consumer: Any 
 def test_a_put_travels_ahead_of_the_settlement_of_the_lease_it_was_made_under(state: ClientState, queue: QueueState) -> None:
     held = get(state, queue, [1, 2])
     state.put_under(held, state.queue("r"), Message("p", b""))
-    state.next(queue, "me", 1.0, False)
+    state.next(queue, "me", 1.0)
     put, begin, settle = state.drain()
     assert isinstance(put, Put)
     assert (put.cause, put.wait_s) == (1, 0.0)
@@ -100,12 +100,12 @@ def test_more_is_asked_for_before_what_is_prefetched_runs_out(state: ClientState
     queue.prefetched.extend(delivery(token) for token in range(2, 20))
     leases: list[Lease] = []
     while not leases:
-        state.next(queue, "me", 0.0, False)
+        state.next(queue, "me", 0.0)
         leases = [request for request in state.drain() if isinstance(request, Lease)]
     (refill,) = leases
     assert (refill.begin_n, refill.wait_s) == (0, 0.0)
     assert len(queue.prefetched) == 15
-    state.next(queue, "me", 0.0, False)
+    state.next(queue, "me", 0.0)
     assert not [request for request in state.drain() if isinstance(request, Lease)], "one refill at a time"
 
 
@@ -206,7 +206,7 @@ def test_after_closing_all_who_wait_are_woken_and_the_next_word_clears_it(state:
 
 def test_a_question_comes_after_what_was_begun_and_settled_before_it(state: ClientState, queue: QueueState) -> None:
     get(state, queue, [1, 2])
-    state.next(queue, "me", 0.0, False)
+    state.next(queue, "me", 0.0)
     state.call(Size, "q")
     kinds = [type(request) for request in state.drain()]
     assert [kind for kind in kinds if kind is not Lease] == [Begin, Settle, Size]

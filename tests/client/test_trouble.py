@@ -198,7 +198,8 @@ def test_a_close_ends_the_wait_of_another_thread(client: Client, other: Client) 
     assert other.queue("q").get(timeout=5) == 1
 
 
-def test_what_was_left_to_gather_leaves_when_the_next_task_turns_out_long(client: Client, other: Client) -> None:
+def test_what_was_left_to_gather_leaves_when_the_next_task_turns_out_long(remote_place: Place) -> None:
+    client, other = remote_place.client(), remote_place.client()
     other.queue("q").put_many(range(200))
     queue, results = client.queue("q"), client.queue("r")
     for _ in range(100):

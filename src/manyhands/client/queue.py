@@ -94,19 +94,25 @@ class Queue:
         encoding, body = encode(item)
         if len(body) > session.max_body_bytes:
             check_size(body, session.max_body_bytes)
+        if state.refused:
+            self._raise_refused(session)
         codec = session.codec
-        if id is None and (held := state.current.get(get_ident())) is not None and held.may_put:
-            if state.refused:
-                self._raise_refused(session)
-            if (queue.maxsize if queue.maxsize >= 0 else self._ask_maxsize()) == 0:
-                message_id = held.occurrence(codec.put_id(held.delivery.message.id, self.name, body))
-                message = make_message(codec, self.name, message_id, encoding, body, priority, delay_s)
-                with session.lock:
-                    state.put_under(held, queue, message)
-                self._flush(session, held.queue, time.monotonic())
-                return
-        message_id = id or session.new_id()
+        held = state.current.get(get_ident()) if id is None else None
+        if held is not None and held.may_put:
+            cause = held.delivery.token
+            message_id = held.occurrence(codec.put_id(held.delivery.message.id, self.name, body))
+        else:
+            cause = 0
+            message_id = id or session.new_id()
         message = make_message(codec, self.name, message_id, encoding, body, priority, delay_s, id is not None)
+        if session.nearby is not None and not (priority or delay_s or id) and session.put_nearby(self.name, message, cause):
+            return
+        if cause and (queue.maxsize if queue.maxsize >= 0 else self._ask_maxsize()) == 0:
+            assert held is not None
+            with session.lock:
+                state.put_under(held, queue, message)
+            self._flush(session, held.queue, time.monotonic())
+            return
         self._put(session, queue, [message], to_wait_s(block, timeout))
 
     def put_nowait(self, item: Any) -> None:
@@ -228,13 +234,17 @@ class Queue:
         now = time.monotonic()
         deadline = None if block and timeout is None else now + to_wait_s(block, timeout)
         while True:
-            with session.lock:
-                held = state.next(queue, consumer, now, is_iterated)
-            if held is not None:
-                self._flush(session, queue, now)
+            if session.nearby is not None:
+                held = session.get_nearby(queue, consumer, now)
+                self._client.watch_thread(consumer)
             else:
+                with session.lock:
+                    held = state.next(queue, consumer, now)
+                if held is not None:
+                    self._flush(session, queue, now)
+            if held is None:
                 held = self._take(session, queue, consumer, 1, deadline)[0]
-                held.is_iterated = is_iterated
+            held.is_iterated = is_iterated
             try:
                 return session.codec.open_message(self.name, held.delivery.message)
             except SealBroken as error:

@@ -23,12 +23,12 @@ from manyhands import codec
 from manyhands._text import NAME_CHARS, readable
 from manyhands.client.flusher import Flusher
 from manyhands.client.messages import server_gone
-from manyhands.client.records import Call, Held
+from manyhands.client.records import Call, Held, QueueState
 from manyhands.client.state import ClientState
 from manyhands.engines.base import Engine, LocalPort, Waiter
 from manyhands.errors import ServerGone, ServerUnavailable, from_code
 from manyhands.events import Attach, Closing, Failed, Ping, Reply, Request
-from manyhands.model import SettleKind
+from manyhands.model import Message, SettleKind
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +70,10 @@ class ClientSession:
         self.id = secrets.token_hex(_SESSION_BYTES)
         self._ids = count(1)
         self._id_prefix = secrets.token_hex(8) + "-"  # nothing of the session's id, which is a secret
-        self.port = engine.attach(Attach(self.id, session_name()), self._on_replies)
-        self._local = self.port if isinstance(self.port, LocalPort) else None
+        self.port = engine.attach(Attach(self.id, session_name(), is_here=True), self._on_replies)
+        self.nearby = self.port if isinstance(self.port, LocalPort) else None
+        """The port, where its engine is in this process and answers on the spot."""
+        self.state.may_prefetch = self.nearby is None
         self.max_body_bytes = self.port.attached.limits.max_body_bytes
         self.state.on_attached(self.port.attached)
 
@@ -130,15 +132,59 @@ class ClientSession:
         Raises:
             ServerGone, ServerUnavailable: the port is closed for good.
         """
-        if self._local is None:
+        if self.nearby is None:
             return None
         if self.state.has_output:  # what was said before must not be overtaken
             self.flush()
         try:
-            return self._local.answer_now(make(_NOW_RID))
+            return self.nearby.answer_now(make(_NOW_RID))
         except ServerUnavailable as error:
             self._end(error)
             self.raise_gone()
+
+    def put_nearby(self, queue: str, message: Message, cause: int) -> bool:
+        """Put a message without headers straight into an engine in this process; false: do it in the ordinary way.
+
+        Raises:
+            ServerGone, ServerUnavailable: the engine is closed.
+        """
+        if self.nearby is None:
+            return False
+        if self.state.has_output:
+            self.flush()
+        try:
+            return self.nearby.put_nearby(queue, message, cause)
+        except ServerUnavailable as error:
+            self._end(error)
+            self.raise_gone()
+
+    def get_nearby(self, queue: QueueState, consumer: Hashable, now: float) -> Held | None:
+        """Ack what the consumer's last get returned and take the next message, in one step of an engine in this process.
+
+        None: nothing was done; do it in the ordinary way, which can also wait.
+
+        Raises:
+            ServerGone, ServerUnavailable: the engine is closed.
+        """
+        state = self.state
+        if self.nearby is None or queue.prefetched or queue.is_explicit or state.has_output:
+            return None
+        previous, token, is_task_done = None, 0, False
+        helds = queue.held.get(consumer)
+        if helds is not None:
+            previous = helds[0]
+            if len(helds) > 1 or previous.refused:
+                return None
+            token, is_task_done = previous.delivery.token, previous.is_iterated
+        try:
+            delivery = self.nearby.get_nearby(queue.name, token, is_task_done)
+        except ServerUnavailable as error:
+            self._end(error)
+            self.raise_gone()
+        if delivery is None:
+            return None
+        with self.lock:
+            return state.took_nearby(queue, consumer, delivery, previous, now)
 
     def _flush_left(self) -> None:
         try:

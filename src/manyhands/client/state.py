@@ -61,6 +61,8 @@ class ClientState:
         """By consumer: why a put under its lease was refused; raised at its next call."""
         self.current: dict[Hashable, Held] = {}
         """By consumer: the lease under which its puts travel."""
+        self.may_prefetch = True
+        """Whether to ask for more than a get needs: in vain where the engine is at hand."""
         self.is_closing = False
         """Whether the engine's owner said goodbye and nothing has been heard since."""
         self._over: frozenset[str] = frozenset()
@@ -187,13 +189,22 @@ class ClientState:
             helds.append(held)
         self.current[consumer] = held
 
-    def next(self, queue: QueueState, consumer: Hashable, now: float, is_iterated: bool) -> Held | None:
+    def next(self, queue: QueueState, consumer: Hashable, now: float) -> Held | None:
         """A whole get, where something is prefetched; else only its beginning, and None."""
         self.finish_previous(queue, consumer, now)
         held = self.take(queue, consumer, now)
         if held is not None:
-            held.is_iterated = is_iterated
             self.hold(held)
+        return held
+
+    def took_nearby(
+        self, queue: QueueState, consumer: Hashable, delivery: Delivery, previous: Held | None, now: float
+    ) -> Held:
+        """A get was answered on the spot by an engine in this process, which acked `previous` in the same step."""
+        if previous is not None:
+            self._end(previous)
+        held = self.current[consumer] = Held(queue, consumer, delivery, now)
+        queue.held[consumer] = [held]
         return held
 
     def ask(self, queue: QueueState, consumer: Hashable, n: int, deadline: float | None, now: float) -> Call:
@@ -221,7 +232,7 @@ class ClientState:
 
     def _lease(self, queue: QueueState, call: Call, now: float) -> None:
         is_first = sum(1 for other in queue.calls if other.rid) == 0
-        max_n = max(call.n, queue.pace.ask()) if is_first else call.n
+        max_n = max(call.n, queue.pace.ask()) if is_first and self.may_prefetch else call.n
         call.rid = self.next_rid()
         self._pending[call.rid] = call
         self.gather()

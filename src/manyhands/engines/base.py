@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from manyhands.events import Attach, Attached, Reply, Request
-from manyhands.model import Durability, Features, Limits
+from manyhands.model import Delivery, Durability, Features, Limits, Message
 
 Sink = Callable[[Sequence[Reply]], None]
 """Takes the replies and unasked events of one session, in order. Called from any thread, also from inside `send`; it must
@@ -120,6 +120,21 @@ class LocalPort(Port, Protocol):
 
         What it brings about besides goes to the sinks. None: it was not applied, because a step of the engine is being
         delivered in this very thread; send it.
+        """
+        ...
+
+    def put_nearby(self, queue: str, message: Message, cause: int) -> bool:
+        """Put one message that has no headers and fits the limit; false: nothing was done, send a `Put`.
+
+        Args:
+            cause: as `Put.cause`.
+        """
+        ...
+
+    def get_nearby(self, queue: str, done: int, is_task_done: bool) -> Delivery | None:
+        """Ack the lease with token `done` (0: none) on that queue and take the next message, begun, in one step.
+
+        None: nothing was done; send a `Settle` and a `Lease`.
         """
         ...
 

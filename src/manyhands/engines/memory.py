@@ -25,7 +25,7 @@ from manyhands.engines.base import Sink, Waiter
 from manyhands.errors import ServerUnavailable, UsageError
 from manyhands.events import Attach, Attached, Closing, Goodbye, Reply, Request
 from manyhands.lifecycle import Core
-from manyhands.model import Durability, Features, Limits
+from manyhands.model import Delivery, Durability, Features, Limits, Message
 from manyhands.sweeper import Sweeper
 
 _log = logging.getLogger(__name__)
@@ -144,6 +144,30 @@ class MemoryEngine:
                 self._sweeper.nudge(core.next_due())
             return reply
 
+    def _put_nearby(self, port: MemoryPort, queue: str, message: Message, cause: int) -> bool:
+        self._check()
+        with self._lock:
+            if self._is_busy or self._ports.get(port.session) is not port:
+                return False
+            core = self._core
+            is_put = core.put_nearby(port.session, queue, message, cause)
+            if core.is_unserved:
+                core.serve(self._clock.now())
+                self._deliver()
+            return is_put
+
+    def _get_nearby(self, port: MemoryPort, queue: str, done: int, is_task_done: bool) -> Delivery | None:
+        self._check()
+        with self._lock:
+            if self._is_busy or self._ports.get(port.session) is not port:
+                return None
+            core = self._core
+            delivery = core.get_nearby(port.session, queue, done, is_task_done, self._clock.utc())
+            if core.is_unserved:
+                core.serve(self._clock.now())
+                self._deliver()
+            return delivery
+
     def _detach(self, port: MemoryPort, goodbye: bool) -> None:
         if self._is_foreign:
             return
@@ -209,6 +233,12 @@ class MemoryPort:
 
     def answer_now(self, request: Request) -> Reply | None:
         return self._engine._answer_now(self, request)
+
+    def put_nearby(self, queue: str, message: Message, cause: int) -> bool:
+        return self._engine._put_nearby(self, queue, message, cause)
+
+    def get_nearby(self, queue: str, done: int, is_task_done: bool) -> Delivery | None:
+        return self._engine._get_nearby(self, queue, done, is_task_done)
 
     def wait(self, waiter: Waiter, timeout_s: float) -> bool:
         return waiter.block(timeout_s)

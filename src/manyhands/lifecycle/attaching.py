@@ -29,6 +29,7 @@ def attach(state: State, request: Attach, now: Now) -> tuple[bool, list[int]]:
         _withdraw_all(state, session)
     session.name = name or session.name
     session.is_connected = True
+    session.is_here = request.is_here
     session.attached_at = now.wall
     session.last_heard = now.mono
     state.note(SessionSeen(session.id, session.name, 0.0))

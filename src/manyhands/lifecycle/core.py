@@ -20,13 +20,13 @@ from typing import Any
 from manyhands import events
 from manyhands.clock import Now
 from manyhands.events import Attach, Failed, Request
-from manyhands.lifecycle import admin, attaching, leases, puts, results, settling
+from manyhands.lifecycle import admin, attaching, leases, nearby, puts, results, settling
 from manyhands.lifecycle.changes import Snapshot
 from manyhands.lifecycle.loading import load
 from manyhands.lifecycle.refusal import Refused
 from manyhands.lifecycle.silence import credit_stall
 from manyhands.lifecycle.state import State, Step
-from manyhands.model import Limits
+from manyhands.model import Delivery, Limits, Message
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +116,28 @@ class Core:
                 self._refuse(session, request, "usage", f"{type(request).__name__} has wrong values: {error!r:.200}")
         if state.dirty:
             self._serve(now)
+
+    def put_nearby(self, session: str, queue: str, message: Message, cause: int) -> bool:
+        """See `nearby`: whether it was possible; if not, send a Put. Whoever waits is served by `serve`."""
+        found = self._state.sessions.get(session)
+        return found is not None and nearby.put_nearby(self._state, found, queue, message, cause)
+
+    def get_nearby(self, session: str, queue: str, done: int, is_task_done: bool, wall: float) -> Delivery | None:
+        """See `nearby`: the next delivery, or None and nothing was changed; then send a Settle and a Lease."""
+        found = self._state.sessions.get(session)
+        if found is None:
+            return None
+        return nearby.get_nearby(self._state, found, queue, done, is_task_done, wall)
+
+    @property
+    def is_unserved(self) -> bool:
+        """Whether somebody waits for what a short way has just done: then call `serve`."""
+        return bool(self._state.dirty)
+
+    def serve(self, now: Now) -> None:
+        """Serve those who wait."""
+        self._now = now
+        self._serve(now)
 
     def tick(self, now: Now) -> None:
         """Do what has become due."""

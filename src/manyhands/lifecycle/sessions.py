@@ -27,6 +27,7 @@ class Session:
         "ended_at",
         "id",
         "is_connected",
+        "is_here",
         "is_watched",
         "last_heard",
         "leases",
@@ -41,6 +42,8 @@ class Session:
         self.id = session_id
         self.name = name
         self.is_connected = False
+        self.is_here = False
+        """Whether it lives in the engine's own process."""
         self.attached_at = 0.0
         self.last_heard = 0.0
         """Monotonic; silence is counted from here, for all leases at once."""

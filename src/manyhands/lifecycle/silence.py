@@ -10,6 +10,8 @@ from manyhands.lifecycle.state import State
 
 def watch(state: State, session: Session, now: Now) -> None:
     """Look after a session that holds leases: they return when nothing was heard of it for lease_s."""
+    if session.is_here and session.is_connected:
+        return  # it lives as long as the engine does, and computes without a word
     session.is_watched = True
     due = session.last_heard + state.limits.lease_s if session.is_connected else session.away_until
     # Never in the past: what was just handed out has its whole time.

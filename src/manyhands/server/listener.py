@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import msgspec
+
 from manyhands import _forks, _sockets
 from manyhands._bridge import LoopThread, Mailbox, new_loop
 from manyhands.address import Address
@@ -206,6 +208,8 @@ class SocketServer:
             earlier.say_last(_TAKEN)
             self.later(_FLUSH_S, earlier.abort)
         self._sessions[event.session] = connection
+        if event.is_here:
+            event = msgspec.structs.replace(event, is_here=False)  # whoever comes through a socket can die alone
         try:
             future = self._attacher.submit(self._engine.attach, event, connection.sink)
         except RuntimeError:  # this interpreter is shutting down; the client will find another server, or none

@@ -15,6 +15,9 @@ class ManualClock:
     def now(self) -> Now:
         return Now(self.mono, self.wall)
 
+    def utc(self) -> float:
+        return self.wall
+
     def advance(self, seconds: float) -> Now:
         """Let time pass on both clocks; the new reading."""
         self.mono += seconds

@@ -310,7 +310,8 @@ class Writer:
             if message.token:
                 held.setdefault(message.session, []).append(message.token)
         for session, listener in self._listeners.items():
-            self._core.attach(Attach(session, listener.attach.name, held.get(session, [])), now)
+            attach = listener.attach
+            self._core.attach(Attach(session, attach.name, held.get(session, []), is_here=attach.is_here), now)
             # The settlement behind a put that failed may already be on its way: it must find its lease ended.
             ended = [given_back(token, "the put made under it failed") for token in causes.get(session, ())]
             self._core.apply(session, ended, now)
