@@ -156,6 +156,11 @@ class Lab:
         self._keeper.stdout.close()
         self._keeper.wait()
 
+    def shell(self, script: str) -> None:
+        """Run a shell script inside this network, to change it; only where the lab has a network of its own."""
+        assert self._keeper is not None, "this would change the host's own network"
+        subprocess.run([*self._enter, "sh", "-ec", script], check=True, timeout=10)
+
     def start(
         self,
         name: str,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from manyhands.address import Address
 from manyhands.auth import Keyring
+from manyhands.engines.remote.trying import Trying
 from manyhands.errors import AuthenticationFailed, ManyhandsError, ProtocolError, ServerUnavailable, SessionTaken
 from manyhands.events import Goodbye, Reply, Request
 from manyhands.wire.client import ClientWire
@@ -61,19 +62,24 @@ class Connection(asyncio.BufferedProtocol):
             AuthenticationFailed, ProtocolError: who answers is not our server. At once.
         """
         started = time.monotonic()
+        deadline = started + timeout_s
+        trying = Trying(self.address, started, deadline)
         while True:
-            await self._dial(max(0.1, started + timeout_s - time.monotonic()))
+            await self._dial(max(0.1, min(deadline, trying.say_at) - time.monotonic()))
             if self.wire.is_open:
                 self._upkeep = self._loop.create_task(self._keep_up(), name="manyhands-connection")
                 return
             if isinstance(self._failure, AuthenticationFailed | ProtocolError):
                 raise self._failure
-            at = self.wire.next_attempt_at(time.monotonic(), random.random())
-            if at >= started + timeout_s:
+            now = time.monotonic()
+            at = self.wire.next_attempt_at(now, random.random())
+            cause = self._failure if isinstance(self._failure, OSError) else ConnectionResetError(str(self._failure))
+            if at >= deadline:
                 raise ServerUnavailable(
-                    f"No manyhands server answers at {self.address.url} after {timeout_s:.1f} s ({self._failure}); "
-                    "check that the server is started, that the address is right, and that no firewall is in between."
+                    trying.verdict(cause, now), host=self.address.host, port=self.address.port
                 ) from self._failure
+            if line := trying.line(cause, now):
+                log.warning("%s", line)
             await asyncio.sleep(at - time.monotonic())
 
     def send(self, requests: Sequence[Request]) -> None:

@@ -9,6 +9,9 @@ So, in that case and in no other, the name is supplied. Just before Empty or Ful
 pass through is looked at: where the code reads `Queue.Empty` or `Queue.Full`, and `Queue` is defined nowhere that Python
 would look, the module's globals get `Queue`, the standard library's `queue` module. A program that defines the name itself
 is never touched, and it is said once in the log (docs/adr/0051-the-forgotten-import.md).
+
+A variant has `from multiprocessing import Queue`: then the name is there and is a function without an `Empty`. What stands
+behind that method gets the two attributes; nothing in the standard library looks for them there.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import itertools
 import logging
 import queue
 from functools import lru_cache
+from multiprocessing.context import BaseContext
 from types import CodeType, FrameType
 
 _log = logging.getLogger(__name__)
@@ -35,7 +39,11 @@ def supply_the_forgotten_name(frame: FrameType | None) -> None:
         frame: the innermost frame of the program's own code; its callers are looked at too.
     """
     while frame is not None:
-        if _expects_the_name(frame.f_code) and not _knows_the_name(frame):
+        if not _expects_the_name(frame.f_code):
+            pass
+        elif _knows_the_name(frame):
+            _complete(frame.f_globals.get(_NAME))
+        else:
             frame.f_globals[_NAME] = queue
             _log.info(
                 "%s:%d says 'except Queue.Empty' but never imports Queue; it was given the module queue. "
@@ -60,3 +68,11 @@ def _expects_the_name(code: CodeType) -> bool:
 
 def _knows_the_name(frame: FrameType) -> bool:
     return any(_NAME in names for names in (frame.f_globals, frame.f_locals, frame.f_builtins))
+
+
+def _complete(known: object) -> None:
+    """Give multiprocessing's own Queue, which is a method of its default context, the two names of the module queue."""
+    function = getattr(known, "__func__", None)
+    if function is BaseContext.Queue:
+        for name in _MEANT:
+            setattr(function, name, getattr(queue, name))

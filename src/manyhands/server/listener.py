@@ -82,6 +82,7 @@ class SocketServer:
                 f"the key has fewer than {SHORT_BYTES} bytes and the server listens on a network, where it can be guessed"
             )
         self._max_body_bytes = engine.limits.max_body_bytes
+        self._is_any = is_any
         self._listener = _sockets.listen(host, port)
         self.address = _sockets.dialable(self._listener)
         """What a program on this machine can dial."""
@@ -121,7 +122,7 @@ class SocketServer:
         self._thread = LoopThread("manyhands-server")
         self._thread.start()
         self._thread.run(self._open(self._thread.loop), _START_S)
-        logger.info("Serving a %s engine at %s", self._engine.name, self.url)
+        self._say_where()
 
     def run(self) -> None:
         """Serve in this thread until stop(), or until SIGINT or SIGTERM where this is the main thread.
@@ -133,7 +134,7 @@ class SocketServer:
         self._loop = loop = new_loop()
         try:
             loop.run_until_complete(self._open(loop))
-            logger.info("Serving a %s engine at %s", self._engine.name, self.url)
+            self._say_where()
             for number in (signal.SIGINT, signal.SIGTERM):
                 # Not the main thread, or Windows: there Ctrl-C ends run_forever with KeyboardInterrupt.
                 with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
@@ -250,6 +251,12 @@ class SocketServer:
         return self._loop.call_later(delay_s, function, *args)
 
     # -- inside
+
+    def _say_where(self) -> None:
+        logger.info("Serving a %s engine at %s", self._engine.name, self.url)
+        if self._is_any:
+            host = _sockets.address_on_the_network() or "this machine's address"
+            logger.info("It listens on every interface; others dial %s", Address(host, self.address.port).url)
 
     def _check_first(self) -> None:
         """A second loop on the same listener would take connections that the first one's calls then never reach."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import secrets
 import socket
@@ -15,10 +16,13 @@ from manyhands.auth import Keyring
 from manyhands.engines.base import Sink
 from manyhands.engines.remote.link import Link
 from manyhands.engines.remote.port import RemotePort
+from manyhands.engines.remote.trying import Trying
 from manyhands.errors import AuthenticationFailed, ProtocolError, ServerUnavailable, SessionTaken, UsageError
 from manyhands.events import Attach, Attached, Closing, Reply
 from manyhands.model import Durability, Features, Limits
 from manyhands.wire.client import ClientWire
+
+logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 
@@ -108,9 +112,10 @@ class RemoteEngine:
         """Connect until the session is attached; what arrived with it."""
         started = time.monotonic()
         deadline = started + self._connect_timeout_s
+        trying = Trying(self.address, started, deadline)
         while True:
             try:
-                return self._try_once(link, deadline)
+                return self._try_once(link, deadline, trying.say_at)
             except (AuthenticationFailed, ProtocolError, SessionTaken):
                 raise
             except socket.gaierror as error:
@@ -124,13 +129,18 @@ class RemoteEngine:
             now = time.monotonic()
             at = link.wire.next_attempt_at(now, random.random())
             if at >= deadline:
-                raise self._unavailable(cause, now - started) from cause
+                raise ServerUnavailable(
+                    trying.verdict(cause, now), host=self.address.host, port=self.address.port
+                ) from cause
+            if line := trying.line(cause, now):
+                logger.warning("%s", line)
             time.sleep(at - now)
 
-    def _try_once(self, link: Link, deadline: float) -> list[Reply]:
+    def _try_once(self, link: Link, deadline: float, say_at: float) -> list[Reply]:
         replies: list[Reply] = []
         try:
-            link.connect(max(0.1, deadline - time.monotonic()))
+            # An attempt that nobody refuses ends when it is time to say so, and another follows.
+            link.connect(max(0.1, min(deadline, say_at) - time.monotonic()))
         except OSError:
             link.wire.connection_lost(time.monotonic())
             raise
@@ -158,15 +168,6 @@ class RemoteEngine:
             link.close_dead()
         assert link.cause is not None
         raise link.cause
-
-    def _unavailable(self, cause: OSError, waited_s: float) -> ServerUnavailable:
-        reason = cause.strerror or str(cause) or type(cause).__name__
-        return ServerUnavailable(
-            f"No manyhands server answers at {self.address.host}:{self.address.port} after {waited_s:.1f} s ({reason}); "
-            "check that the server is started, that the address is right, and that no firewall is in between.",
-            host=self.address.host,
-            port=self.address.port,
-        )
 
 
 def _ignore(_: Sequence[Reply]) -> None:
