@@ -299,7 +299,7 @@ def test_a_wrong_key_and_an_absent_server_are_said_clearly(remote_place: Place) 
     async def main() -> None:
         with pytest.raises(AuthenticationFailed):
             await manyhands.aio.connect(remote_place.url, "another key")
-        with pytest.raises(ServerUnavailable, match="check that the server is started"):
+        with pytest.raises(ServerUnavailable, match="check that the master is started"):
             await manyhands.aio.connect("tcp://127.0.0.1:1", KEY, timeout_s=0.2)
 
     asyncio.run(main())

@@ -124,6 +124,25 @@ def test_a_get_without_a_timeout_gives_up_some_time_after_the_goodbye(
     assert ended == [ServerGone]
 
 
+def test_an_iteration_ends_quietly_some_time_after_the_goodbye(remote_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "GONE_S", 0.3)
+    client, other = remote_place.client(), remote_place.client()
+    seen: list[object] = []
+
+    def work() -> None:
+        seen.extend(client.queue("q"))
+        seen.append("over")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    other.queue("q").put(1)
+    until(lambda: numbers(other).waiting == 1 and numbers(other).put_total == 1)
+    assert remote_place.server is not None
+    remote_place.server.stop()
+    thread.join(5)
+    assert seen == [1, "over"]
+
+
 def test_a_get_in_the_engines_own_process_ends_at_once_when_it_is_closed(memory_place: Place) -> None:
     client, other = memory_place.client(), memory_place.client()
     ended: list[type[BaseException]] = []

@@ -59,7 +59,8 @@ def test_a_worker_started_before_its_master_waits_for_it(tmp_path: Path) -> None
         master.prints("collected")
         assert sorted(results(master)) == [3, 4]
         stop(master)
-        worker.ends_quietly()
+        assert worker.ends() == 0, worker.report()
+        assert all("Nobody answers at 127.0.0.1:5000 yet" in line for line in worker.err.splitlines()), worker.report()
 
 
 def test_a_worker_without_a_master_ends_with_one_sentence_that_says_what_to_check(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ def ours(text: str) -> str:
 
 WORKER = """
     import queue
-    import sys
     from multiprocessing.managers import BaseManager
 
 
@@ -39,13 +38,11 @@ WORKER = """
     while True:
         try:
             n = task.get(timeout=1)
+            print("run", n)
+            result.put((n, n * n))
         except queue.Empty:
             print("nothing to do")
-            if sys.argv[1:] != ["stay"]:
-                break
-            continue
-        print("run", n)
-        result.put((n, n * n))
+            break  # or stay
 """
 """Works until nothing comes for a second."""
 
@@ -88,6 +85,9 @@ MASTER = """
                 for _ in range(int(words[0])):
                     print("result", *result.get(timeout=float(words[1])))
                 print("collected")
+            elif command == "last":
+                task.shutdown()
+                print("no more tasks")
             elif command == "left":
                 print("left:", task.qsize())
             elif command == "stop":
@@ -100,3 +100,27 @@ MASTER = """
         main()
 """
 """Serves, and does what it is told on its standard input."""
+
+ITERATING_WORKER = """
+    import time
+    from multiprocessing.managers import BaseManager
+
+
+    class QueueManager(BaseManager):
+        pass
+
+
+    QueueManager.register("get_task_queue")
+    QueueManager.register("get_result_queue")
+    manager = QueueManager(address=("127.0.0.1", 5000), authkey=b"abc")
+    manager.connect()
+    task = manager.get_task_queue()
+    result = manager.get_result_queue()
+    print("connected")
+    for n in task:
+        print("run", n)
+        time.sleep(0.01)
+        result.put((n, n * n))
+    print("no more tasks")
+"""
+"""Works until the queue is shut down."""

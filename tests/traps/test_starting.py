@@ -168,7 +168,8 @@ def test_trap_02_shown_on_the_standard_library(lab: Lab) -> None:
     sees="`NameError: name 'Queue' is not defined`; with `from multiprocessing import Queue`: "
     "`AttributeError: 'function' object has no attribute 'Empty'`",
     when=(
-        "`import queue` above, `except Queue.Empty:` below (most copies of the tutorial's worker): it breaks the first time the "
+        "`import queue` above, `except Queue.Empty:` below (most copies of the tutorial's worker): it breaks the first "
+        "time the "
         "queue is empty, and hides the real error",
         "上面写的是 `import queue`，下面却写 `except Queue.Empty:`（大多数抄来的 worker 都这样）：队列第一次变空时就报错，"
         "还把真正的错误盖住了",
@@ -245,8 +246,10 @@ STATE_IN_MAIN = """
 @trap(
     4,
     sees=(
-        "`RemoteError: … NameError: name 'result_queue' is not defined`, or workers get `None`, or what was put is never seen",
-        "`RemoteError: … NameError: name 'result_queue' is not defined`，或者 worker 拿到的是 `None`，或者放进去的东西谁也看不见",
+        "`RemoteError: … NameError: name 'result_queue' is not defined`, or workers get `None`, or what was put is never "
+        "seen",
+        "`RemoteError: … NameError: name 'result_queue' is not defined`，或者 worker 拿到的是 `None`，"
+        "或者放进去的东西谁也看不见",
     ),
     when=(
         "the queue is made in `main()`, or the master puts into the queue itself instead of its proxy",
@@ -283,7 +286,8 @@ def test_trap_04_shown_on_the_standard_library(lab: Lab) -> None:
     sees="`TypeError: string argument without an encoding`",
     when=("`authkey='abc'`, a str and not bytes", "`authkey='abc'`，写成了 str 而不是 bytes"),
     answer=(
-        "works: `'abc'` and `b'abc'` are the same key. A number or an empty key is refused by name (the standard library takes "
+        "works: `'abc'` and `b'abc'` are the same key. A number or an empty key is refused by name (the standard library "
+        "takes "
         "`authkey=123` for 123 NUL bytes)",
         "直接能用：`'abc'` 和 `b'abc'` 是同一个密钥。数字或空密钥会被明确拒绝（标准库把 `authkey=123` 当成 123 个零字节）",
     ),
@@ -363,7 +367,9 @@ def lab_with_a_hole(tmp_path: Path) -> Iterator[Lab]:
     with ExitStack() as stack:
         lab = stack.enter_context(Lab(tmp_path / "hole"))
         if own_network_kind() is None:
-            pytest.skip("no network namespace can be made here (Linux as root, or with user namespaces): no firewall to show")
+            pytest.skip(
+                "no network namespace can be made here (Linux as root, or with user namespaces): no firewall to show"
+            )
         lab.shell(
             "ip link add near type veth peer name far; ip addr add 192.0.2.1/24 dev near; ip link set near up; "
             "ip link set far up; ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev near"
@@ -380,7 +386,8 @@ def lab_with_a_hole(tmp_path: Path) -> Iterator[Lab]:
         "worker 比 master 先启动，master 不在了，地址写错了，或者中间有防火墙",
     ),
     answer=(
-        "`connect()` tries for 10 s, and from the third second on says in the log every few seconds where it tries, why that "
+        "`connect()` tries for 10 s, and from the third second on says in the log every few seconds where it tries, why "
+        "that "
         "fails and what to check; then `ServerUnavailable` (a `ConnectionRefusedError`) with the same. IPv6 addresses work",
         "`connect()` 会重试 10 秒；从第 3 秒起，每隔几秒在日志里写一行：正在连哪里、为什么连不上、该检查什么；"
         "最后抛出 `ServerUnavailable`（它也是 `ConnectionRefusedError`），说明同样的内容。IPv6 地址也能用",
@@ -446,7 +453,8 @@ def test_trap_07_shown_on_the_standard_library(lab: Lab) -> None:
     answer=(
         "the master says which program has the port (where the system tells) and ends; the worker says within 5 s that what "
         "answers there is no manyhands server",
-        "master 会说出是哪个程序占了端口（系统允许的话），然后结束；worker 在 5 秒内说明：那里有东西在应答，但不是 manyhands 的服务",
+        "master 会说出是哪个程序占了端口（系统允许的话），然后结束；worker 在 5 秒内说明：那里有东西在应答，但不是 "
+        "manyhands 的服务",
     ),
 )
 def test_trap_08_a_taken_port_is_said_on_both_sides(lab: Lab) -> None:
@@ -480,9 +488,11 @@ def test_trap_08_shown_on_the_standard_library(lab: Lab) -> None:
     sees="`multiprocessing.context.AuthenticationError: digest sent was rejected`",
     when=("the keys of master and worker differ", "master 和 worker 的密钥不一样"),
     answer=(
-        "`AuthenticationFailed` (an `AuthenticationError`) says that the authkeys differ, at once; the master logs from where "
+        "`AuthenticationFailed` (an `AuthenticationError`) says that the authkeys differ, at once; the master logs from "
+        "where "
         "somebody tried",
-        "立刻抛出 `AuthenticationFailed`（也是 `AuthenticationError`），说明两边的 authkey 不同；master 的日志里写着是哪个地址在试",
+        "立刻抛出 `AuthenticationFailed`（也是 `AuthenticationError`），说明两边的 authkey 不同；master "
+        "的日志里写着是哪个地址在试",
     ),
 )
 def test_trap_09_a_wrong_key_is_one_sentence_on_both_sides(lab: Lab) -> None:
@@ -556,16 +566,20 @@ NAMES = """
 
 @trap(
     10,
-    sees="`AttributeError: 'QueueManager' object has no attribute 'get_task_queue'`, `RemoteError: … KeyError: 'get_tasks'`, "
+    sees="`AttributeError: 'QueueManager' object has no attribute 'get_task_queue'`, `RemoteError: … KeyError: "
+    "'get_tasks'`, "
     "`TypeError: 'Queue' object is not callable`, `ValueError: Without callable, must have one non-keyword argument`, "
     "`AssertionError: server not yet started`",
     when=(
-        "a name that is not registered, or another one on the master; registered after `start()`; `callable=task_queue` instead "
+        "a name that is not registered, or another one on the master; registered after `start()`; `callable=task_queue` "
+        "instead "
         "of something that returns it; a call before `connect()`",
-        "名字没有注册，或者两边写得不一样；`start()` 之后才注册；写成 `callable=task_queue`（应该是返回它的函数）；还没 `connect()` 就调用",
+        "名字没有注册，或者两边写得不一样；`start()` 之后才注册；写成 `callable=task_queue`（应该是返回它的函数）；还没 "
+        "`connect()` 就调用",
     ),
     answer=(
-        "each is one sentence with what to write, and with the names that the master offers; what is registered after `start()` "
+        "each is one sentence with what to write, and with the names that the master offers; what is registered after "
+        "`start()` "
         "works",
         "每种情况都有一句话，告诉你该怎么写，以及 master 提供了哪些名字；`start()` 之后再注册也能用",
     ),

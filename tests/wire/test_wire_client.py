@@ -202,6 +202,22 @@ def test_a_forgotten_session_settles_nothing_and_puts_anew() -> None:
     assert hello.held == []
 
 
+def test_a_put_under_a_lease_of_a_forgotten_session_ends_with_the_lease() -> None:
+    client, server = open_pair()
+    client.send([Lease(1, "q", 2)])
+    heard(client, server)
+    answer(client, server, Granted(1, [delivery(10)]))
+    under = Put(-2, "results", 1, 1, [Message("m2", b"x")], cause=10)
+    client.send([under, settle(-3, 10), put(4)])
+    heard(client, server)
+    _, replies, sent = again(client, FORGOT)
+    assert replies == [Done(-2), Settled(-3, [10])]
+    assert sent == [put(4)]
+    _, replies, sent = again(client)  # known again, it may come to be asked a second time
+    assert replies == []
+    assert sent == [put(4)]
+
+
 def test_what_has_no_reply_is_sent_once_and_kept_only_until_it_was_written() -> None:
     client, server = open_pair()
     client.send([Lease(1, "q"), Begin("q", [10])])

@@ -24,7 +24,7 @@ from manyhands.client.messages import (
 from manyhands.client.records import Held
 from manyhands.client.session import GRACE_S
 from manyhands.codec import check_size, encode
-from manyhands.errors import SealBroken, ShutDown, UndecodableBody, from_code
+from manyhands.errors import SealBroken, ServerGone, ShutDown, UndecodableBody, from_code
 from manyhands.events import FOREVER, Count, Declare, Failed, Join, QueueInfo, Settled, Size
 from manyhands.events import ShutDown as ShutDownRequest
 from manyhands.model import Message, QueueStats, SettleKind, Settlement
@@ -110,11 +110,17 @@ class AioQueue:
         return await self._get(max_n, timeout, is_iterated=False)
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        """Take items until the queue is shut down; the step to the next one counts the last as done, for `join` as well."""
+        """Take items until the queue is shut down; the step to the next one counts the last as done, for `join` as well.
+
+        It ends too when the server said goodbye and did not come back for as long as a get without a timeout waits.
+        """
         while True:
             try:
                 values = await self._get(1, None, is_iterated=True)
             except ShutDown:
+                return
+            except ServerGone as error:
+                log.info("the iteration over queue %r ends: %s", self.name, error)
                 return
             yield values[0]
 

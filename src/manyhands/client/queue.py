@@ -175,11 +175,17 @@ class Queue:
         return values
 
     def __iter__(self) -> Iterator[Any]:
-        """Take items until the queue is shut down; the step to the next one counts the last as done, for `join` as well."""
+        """Take items until the queue is shut down; the step to the next one counts the last as done, for `join` as well.
+
+        It ends too when the server said goodbye and did not come back for as long as a get without a timeout waits.
+        """
         while True:
             try:
                 yield self._next(True, None, is_iterated=True)
             except ShutDown:
+                return
+            except ServerGone as error:
+                log.info("the iteration over queue %r ends: %s", self.name, error)
                 return
 
     @contextmanager

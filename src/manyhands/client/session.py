@@ -375,8 +375,8 @@ def warn_lost(lost: list[Held]) -> None:
     """Say once for each queue and batch that implicit leases were lost; the work may be done twice, nothing is missing."""
     held = lost[0]
     log.warning(
-        "lease lost: message %s on queue %r%s went to another consumer while this one worked on it for %.1f s; it may be "
-        "done twice. Use a longer lease_s, or make the task safe to run twice",
+        "lease lost: message %s on queue %r%s went to another consumer, or its server started anew, while this one worked "
+        "on it for %.1f s; it may be done twice. Use a longer lease_s, or make the task safe to run twice",
         held.delivery.message.id,
         held.queue.name,
         f" and {len(lost) - 1} more" if len(lost) > 1 else "",

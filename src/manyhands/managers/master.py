@@ -23,6 +23,7 @@ from manyhands.engines.opening import open_engine
 from manyhands.engines.remote import RemoteEngine
 from manyhands.errors import UnsupportedFeature
 from manyhands.managers.gate import Gate
+from manyhands.managers.missing import MasterQueueProxy
 from manyhands.managers.objects import Made, Objects
 from manyhands.managers.objects.table import QUEUE_PREFIX
 from manyhands.managers.offers import Offers
@@ -107,7 +108,7 @@ class Master:
     def proxy(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> QueueProxy:
         """The queue that the callable of typeid stands for. Raises as `Offers.create` does."""
         made = _checked(self.objects.create(_OWN_SESSION, typeid, args, kwds), typeid)
-        return QueueProxy(self._client, made.queue, made.served)
+        return MasterQueueProxy(self._client, made.queue, self.port, made.served)
 
     # -- for workers, in the gate's thread
 
@@ -127,7 +128,7 @@ class Master:
     def _open(self, name: str, maxsize: int) -> QueueProxy:
         """The engine's queue of that name and bound, as the program's own queue objects use it."""
         self._client.queue(name, maxsize)
-        return QueueProxy(self._client, name)
+        return MasterQueueProxy(self._client, name, self.port)
 
 
 def _checked(made: Made, typeid: str) -> Made:

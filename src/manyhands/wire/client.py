@@ -8,8 +8,9 @@ It remembers every request until its reply came. After a reconnect it attaches w
 everything unanswered again, in order of rid; the engine recognises by seq what it had applied before.
 
 When the engine no longer knows the session (`is_resumed` false), its leases are gone: what was to be settled under them is
-answered here as lost. Unanswered puts are applied anew, and that is right: an engine keeps a session's watermarks with what
-its puts stored, so one that forgot the session also forgot the puts (memory), or forgot it a day after the last word
+answered here as lost, and a put under one of them ends with it here, since who gets the message again puts it again
+(ADR 0085). Unanswered puts of their own are applied anew, and that is right: an engine keeps a session's watermarks with
+what its puts stored, so one that forgot the session also forgot the puts (memory), or forgot it a day after the last word
 (WATERMARK_KEPT_S), when a put that was acknowledged is no longer in doubt and one that was not may have to be made.
 """
 
@@ -25,12 +26,14 @@ from manyhands.events import (
     Attach,
     Attached,
     Begin,
+    Done,
     Failed,
     Granted,
     Lease,
     Outcome,
     Ping,
     Pong,
+    Put,
     Recalled,
     Reply,
     Request,
@@ -348,9 +351,13 @@ class ClientWire:
             self._held.difference_update(token for token in attached.lost if token not in settling)
             return []
         self._held.clear()
-        for settle in settles:
-            del self._unanswered[settle.rid]
-        return [Settled(settle.rid, [settlement.token for settlement in settle.settlements]) for settle in settles]
+        puts = [request for request in self._unanswered.values() if isinstance(request, Put) and request.cause]
+        for rid in [put.rid for put in puts] + [settle.rid for settle in settles]:
+            del self._unanswered[rid]
+        return [
+            *(Done(put.rid) for put in puts),
+            *(Settled(settle.rid, [settlement.token for settlement in settle.settlements]) for settle in settles),
+        ]
 
     def _on_taken(self, text: str) -> ServerUnavailable:
         earlier, self._taken_at = self._taken_at, self._heard_at
