@@ -130,11 +130,12 @@ class Queue:
         state = session.state
         if state.refused:
             self._raise_refused(session)
-        reply = session.answer_now(lambda rid: Put(rid, self.name, 0, 0, messages, 0.0))
-        if type(reply) is Done:
-            return
-        if isinstance(reply, Failed) and (wait_s == 0 or reply.code != "full"):
-            raise from_code(reply.code, reply.text, reply.facts)
+        if session.nearby is not None:
+            reply = session.answer_now(lambda rid: Put(rid, self.name, 0, 0, messages, 0.0))
+            if type(reply) is Done:
+                return
+            if isinstance(reply, Failed) and (wait_s == 0 or reply.code != "full"):
+                raise from_code(reply.code, reply.text, reply.facts)
         with session.lock:
             call = state.put(queue, messages, wait_s)
         session.ask(call, wait_s)

@@ -25,7 +25,7 @@ from manyhands.client.flusher import Flusher
 from manyhands.client.messages import server_gone
 from manyhands.client.records import Call, Held, QueueState
 from manyhands.client.state import ClientState
-from manyhands.engines.base import Engine, LocalPort, Waiter
+from manyhands.engines.base import Engine, LocalPort, ReadingPort, Waiter
 from manyhands.errors import ServerGone, ServerUnavailable, from_code
 from manyhands.events import Attach, Closing, Failed, Ping, Reply, Request
 from manyhands.model import Message, SettleKind
@@ -74,6 +74,9 @@ class ClientSession:
         self.nearby = self.port if isinstance(self.port, LocalPort) else None
         """The port, where its engine is in this process and answers on the spot."""
         self.state.may_prefetch = self.nearby is None
+        self._reading = self.port if isinstance(self.port, ReadingPort) else None
+        # An answer that waits for a disk does not come within the time that is worth looking for it.
+        self._is_quick = self.port.attached.durability.level == "process"
         self.max_body_bytes = self.port.attached.limits.max_body_bytes
         self.state.on_attached(self.port.attached)
 
@@ -306,14 +309,19 @@ class ClientSession:
         """
         self.flush()
         limit_s = None if timeout_s < 0 else max(timeout_s + GRACE_S, ANSWER_S)
-        if not self.hear(call, limit_s) or call.reply is None:
+        until = None if limit_s is None else time.monotonic() + limit_s
+        reading = self._reading
+        reply = None if reading is None else reading.read_answer(call.rid, limit_s, is_hurried=self._is_quick)
+        if reply is not None:
+            with self.lock:
+                self.state.answer(call, reply)
+        elif not self.hear(call, None if until is None else until - time.monotonic()) or (reply := call.reply) is None:
             if self.state.is_closing:
                 raise server_gone()
             raise ServerUnavailable(
                 f"The server did not answer within {limit_s or GONE_S:.1f} s, so it is not known whether this was done; "
                 "check that it runs and that the network is up, and give a message an id= if it must not be stored twice."
             )
-        reply = call.reply
         if isinstance(reply, Failed):
             raise from_code(reply.code, reply.text, reply.facts)
         return reply

@@ -139,11 +139,12 @@ class ClientState:
         return call
 
     def _sequenced(self, stream: Stream) -> Call:
-        self.gather()
-        call = Call()
-        call.rid = self.next_rid()
+        if self._begun or self._settlements:
+            self.gather()
+        self._rid = rid = self._rid + 1
+        call = self._pending[rid] = Call()
+        call.rid = rid
         call.stream, call.seq = stream, stream.next()
-        self._pending[call.rid] = call
         return call
 
     # -- get -------------------------------------------------------------------------------------------------------
@@ -345,7 +346,8 @@ class ClientState:
 
     def drain(self) -> list[Request]:
         """Everything to send now, in order."""
-        self.gather()
+        if self._begun or self._settlements:
+            self.gather()
         batch, self.outbox = self.outbox, []
         return batch
 
@@ -381,6 +383,14 @@ class ClientState:
                     self._on_sent_answered(pending, reply, now)
                 else:
                     self._on_call_answered(pending, reply, now)
+
+    def answer(self, call: Call, reply: Reply) -> None:
+        """Take in the answer to a call that is no get, which its own thread has read."""
+        self.is_closing = False
+        self._pending.pop(call.rid, None)
+        if call.stream is not None:
+            call.stream.answered(call.seq)
+        call.reply = reply
 
     def _on_closing(self, closing: Closing) -> None:
         """A get on a queue that was shut down is over; all others wait for the server's return, as the shell allows."""

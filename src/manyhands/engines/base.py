@@ -139,6 +139,24 @@ class LocalPort(Port, Protocol):
         ...
 
 
+@runtime_checkable
+class ReadingPort(Port, Protocol):
+    """A port behind a socket, which the asking thread may read itself. Offering it is optional; a remote port does."""
+
+    def read_answer(self, rid: int, timeout_s: float | None, *, is_hurried: bool) -> Reply | None:
+        """Wait in this thread for the answer to a request that was just sent, and return it past the sink.
+
+        Args:
+            timeout_s: at most; None is no limit.
+            is_hurried: whether the answer may come so soon that going to sleep would cost more than the wait.
+
+        Returns:
+            The answer, if it was all that came. None: somebody else reads, or something else happened first, which went its
+            usual way; wait as usual (the answer may even be there by now).
+        """
+        ...
+
+
 class Engine(Protocol):
     """Where queues live and the promises are kept."""
 

@@ -134,6 +134,10 @@ class ClientWire:
         """How many requests still wait for their reply."""
         return len(self._unanswered)
 
+    def awaits(self, rid: int) -> bool:
+        """Whether this request still waits for its reply."""
+        return rid in self._unanswered
+
     def connection_made(self, now: float, nonce: bytes) -> None:
         """A fresh connection is there: the handshake starts anew.
 

@@ -276,6 +276,7 @@ class FrameDecoder(Generic[E_co]):
         self._unfinished: dict[int, _Incoming] = {}
         self._finished: dict[int, _Incoming] = {}
         self._buffer = bytearray(_FIRST_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._frame_bytes = 0  # of the batch at _start that has not fully arrived, its header included; else 0
         self._chunk_left = 0  # of the chunk being received, into _body
@@ -285,6 +286,9 @@ class FrameDecoder(Generic[E_co]):
 
     def get_buffer(self) -> memoryview:
         """Memory for the next read; never empty. Valid until the next call."""
+        if self._start == self._end < len(self._buffer) and not self._chunk_left and self._given is None:
+            self._start = self._end = 0
+            return self._view
         if self._given is not None:
             self._given.release()  # a caller may still hold it, and what is looked at cannot grow
             self._given = None
@@ -297,7 +301,7 @@ class FrameDecoder(Generic[E_co]):
             self._start = self._end = 0
         if was_filled or (size - self._end < size // 4 and self._start):
             self._make_room(was_filled)
-        return memoryview(self._buffer)[self._end :]
+        return self._view[self._end :]
 
     def _make_room(self, was_filled: bool) -> None:
         """Move what is left to the front; into a larger buffer when the last read filled this one."""
@@ -307,9 +311,15 @@ class FrameDecoder(Generic[E_co]):
             wanted = max(size, min(size * 4, _BUFFER_BYTES))
             # A batch must lie in one piece; doubling keeps the moving cheap and never claims far ahead of what came.
             wanted = max(wanted, min(self._frame_bytes, arrived + max(arrived, GROW_BYTES)))
-        buffer = self._buffer if wanted == size else bytearray(wanted)
-        memoryview(buffer)[:arrived] = memoryview(self._buffer)[self._start : self._end]
-        self._buffer, self._start, self._end = buffer, 0, arrived
+        before = self._view[self._start : self._end]
+        if wanted != size:
+            self._claim_buffer(wanted)
+        self._view[:arrived] = before
+        self._start, self._end = 0, arrived
+
+    def _claim_buffer(self, size: int) -> None:
+        self._buffer = bytearray(size)
+        self._view = memoryview(self._buffer)
 
     def buffer_updated(self, n: int) -> list[E_co]:
         """n bytes were received into the buffer; what they complete.
@@ -356,7 +366,8 @@ class FrameDecoder(Generic[E_co]):
             if available < HEADER.size:
                 return events
             length, kind, flags, zero = HEADER.unpack_from(buffer, start)
-            self._check_header(length, kind, flags, zero)
+            if kind != BATCH or flags or zero or length > MAX_FRAME_BYTES:
+                self._check_header(length, kind, flags, zero)
             if kind == BODY:
                 if not self._begin_chunk(length, flags, available):
                     return events
@@ -366,14 +377,15 @@ class FrameDecoder(Generic[E_co]):
                 return events
             self._frame_bytes = 0
             self._start = start + HEADER.size + length
-            payload = memoryview(buffer)[start + HEADER.size : self._start]
+            payload = self._view[start + HEADER.size : self._start]
             if kind == ERROR:
                 text = readable(str(payload, "utf-8", "replace"), REASON_CHARS)
                 raise ProtocolError(f"The peer closed the connection, saying: {text}")
             batch = self._decode(payload, flags)
             events = events + batch if events else batch
             if len(buffer) > _BUFFER_BYTES and self._start == self._end:
-                self._buffer = buffer = bytearray(_BUFFER_BYTES)  # give back what one large batch needed
+                self._claim_buffer(_BUFFER_BYTES)  # give back what one large batch needed
+                buffer = self._buffer
                 self._start = self._end = 0
 
     def _check_header(self, length: int, kind: int, flags: int, zero: int) -> None:
@@ -433,7 +445,7 @@ class FrameDecoder(Generic[E_co]):
         n = min(self._chunk_left, self._end - self._start)
         if n:
             assert self._body is not None
-            self._body.write(memoryview(self._buffer)[self._start : self._start + n])
+            self._body.write(self._view[self._start : self._start + n])
             self._start += n
             self._count(n)
 

@@ -62,7 +62,11 @@ class Link:
                 buffers: Sequence[Buffer] = self._unwritten or self.wire.data_to_send()
                 if not buffers:
                     break
-                self._unwritten = _rest(buffers, transport.send(buffers))
+                n = transport.send(buffers)
+                if len(buffers) == 1 and n == len(buffers[0]):
+                    self._unwritten = []
+                    continue
+                self._unwritten = _rest(buffers, n)
                 if self._unwritten:
                     self.is_blocked = True
                     return
@@ -98,7 +102,7 @@ class Link:
             except BaseException as error:  # Ctrl-C between reading bytes and having them in the wire
                 self.lose(transport, _as_exception(error))
                 raise
-            if not self.is_blocked:
+            if not self.is_blocked and wire.has_data:
                 self.write()
         return replies
 
@@ -144,8 +148,6 @@ class Link:
 
 def _rest(buffers: Sequence[Buffer], n: int) -> list[Buffer]:
     """What is left of the buffers after n bytes were written."""
-    if len(buffers) == 1 and n == len(buffers[0]):
-        return []
     for i, buffer in enumerate(buffers):
         if n < len(buffer):
             return [memoryview(buffer)[n:], *buffers[i + 1 :]] if n else list(buffers[i:])

@@ -17,6 +17,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 from manyhands import _forks
 from manyhands.engines.base import Sink, Waiter
@@ -88,7 +89,8 @@ class RemotePort:
         return self._link.wire.is_open
 
     def send(self, requests: Sequence[Request], *, may_gather: bool = False) -> None:
-        self._check_usable()
+        if self._is_ended or self._is_foreign:
+            self._raise_unusable()
         link = self._link
         with self._lock:
             own = link.wire.send(requests)
@@ -117,7 +119,8 @@ class RemotePort:
     def wait(self, waiter: Waiter, timeout_s: float) -> bool:
         if waiter.is_set:
             return True
-        self._check_usable()
+        if self._is_ended or self._is_foreign:
+            self._raise_unusable()
         deadline = None if timeout_s < 0 else time.monotonic() + timeout_s
         has_followed = False
         try:
@@ -128,7 +131,7 @@ class RemotePort:
                 else:
                     has_followed = True
                     self._follow(waiter, _LONG_S if deadline is None else max(0.0, deadline - time.monotonic()))
-                if waiter.is_set or self._is_ended:
+                if waiter.is_set or self._has_ended():
                     return waiter.is_set
                 if waiter.is_nudged:
                     waiter.is_nudged = False
@@ -141,6 +144,27 @@ class RemotePort:
                 with self._lock:
                     if not self._reader:
                         self._pass_on()
+
+    def read_answer(self, rid: int, timeout_s: float | None, *, is_hurried: bool) -> Reply | None:
+        """One request, one answer, nobody else at work: what `wait` does for the usual case, in a fifth of its steps."""
+        link = self._link
+        with self._lock:
+            transport = link.transport
+            if self._reader or transport is None or link.is_blocked or self._own_replies:
+                return None
+            self._reader = threading.get_ident()
+            self._leads += 1
+        try:
+            # Not awaited any more: the reader before us has given it to the sink already.
+            if link.wire.awaits(rid) and transport.wait(timeout_s, for_writing=False, is_hurried=is_hurried):
+                replies = link.read(transport)
+                if len(replies) == 1 and not self._own_replies and getattr(replies[0], "rid", 0) == rid:
+                    return replies[0]
+                self._deliver(replies)
+            return None
+        finally:
+            with self._lock:
+                self._pass_on()
 
     def detach(self, *, goodbye: bool = True) -> None:
         if self._is_foreign:
@@ -441,12 +465,11 @@ class RemotePort:
             else:
                 self._follow(never, NAP_S)
 
-    def _check_usable(self) -> None:
+    def _raise_unusable(self) -> NoReturn:
         if self._is_foreign:
             raise ServerUnavailable(
                 "This connection belongs to the parent process; a forked child must open its own (manyhands.connect)."
             )
-        if self._is_ended:
-            if isinstance(self._link.cause, SessionTaken):
-                raise SessionTaken(str(self._link.cause))
-            raise ServerUnavailable("This session was closed in this program; connect again to go on.")
+        if isinstance(self._link.cause, SessionTaken):
+            raise SessionTaken(str(self._link.cause))
+        raise ServerUnavailable("This session was closed in this program; connect again to go on.")
