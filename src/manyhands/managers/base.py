@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing import process, util
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from manyhands.auth import Keyring
-from manyhands.errors import UnsupportedFeature, UsageError
-from manyhands.managers.proxies import QueueProxy
+from manyhands.errors import ProtocolError, UnsupportedFeature, UsageError
 from manyhands.managers.registry import Entry, check_registration, names_of
 from manyhands.managers.responsiveness import SWITCH_INTERVAL_S
-from manyhands.managers.worker import MasterLink
+from manyhands.managers.worker import CONNECT_S, MasterLink
 
 if TYPE_CHECKING:
     from manyhands.managers.master import Master
+    from manyhands.managers.stock_master import StockMasterLink
 
 _EXAMPLE = "write it like ('', 5000) on the master and ('192.0.2.7', 5000) on a worker"
 
@@ -65,7 +66,7 @@ class BaseManager:
         self._store = store
         self._switch_interval_s = switch_interval_s
         self._master: Master | None = None
-        self._link: MasterLink | None = None
+        self._link: MasterLink | StockMasterLink | None = None
         self._finalizer: Callable[[], object] | None = None
         self._is_over = threading.Event()
 
@@ -94,7 +95,7 @@ class BaseManager:
         cls._registry[typeid] = entry
         if create_method:
 
-            def create(self: BaseManager, /, *args: Any, **kwds: Any) -> QueueProxy:
+            def create(self: BaseManager, /, *args: Any, **kwds: Any) -> Any:
                 return self._create(typeid, args, kwds)
 
             create.__name__ = typeid
@@ -131,6 +132,9 @@ class BaseManager:
     def connect(self) -> None:
         """Connect to the master, trying again for 10 s while nothing answers there.
 
+        A master that runs the standard library's managers is talked to in its own way; what it cannot promise is said in the
+        log, at INFO.
+
         Raises:
             ServerUnavailable: nobody answered in that time; the sentence says what to check.
             AuthenticationFailed: the master has another key.
@@ -138,7 +142,17 @@ class BaseManager:
         """
         self._check_unused("connect")
         host = "127.0.0.1" if self._host in ("", "0.0.0.0") else self._host
-        self._link = MasterLink(host, self._port, self._keyring)
+        started = time.monotonic()
+        try:
+            self._link = MasterLink(host, self._port, self._keyring)
+            return
+        except ProtocolError as error:
+            if not getattr(error, "is_stock", False):
+                raise
+        from manyhands.managers.stock_master import StockMasterLink  # a few milliseconds that nobody else needs
+
+        kind, left_s = type(self), max(0.0, CONNECT_S - (time.monotonic() - started))
+        self._link = StockMasterLink((host, self._port), self._keyring, lambda: kind._registry, timeout_s=left_s)
 
     def shutdown(self) -> None:
         """On the master: tell every worker, and stop. In a worker: leave the master. Idempotent."""
@@ -206,7 +220,7 @@ class BaseManager:
         if self._link is not None:
             raise multiprocessing.ProcessError(f"{what}() comes second: this manager is connected to {self.address}.")
 
-    def _create(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> QueueProxy:
+    def _create(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> Any:
         if self._is_over.is_set():
             raise UsageError(f"{typeid}() was called after shutdown(), when nothing is served any more.")
         if self._master is not None:

@@ -14,7 +14,7 @@ from manyhands.events import Create, Created, Drop
 from manyhands.managers.proxies import QueueProxy
 from manyhands.model import Message
 
-_CONNECT_S = 10.0
+CONNECT_S = 10.0
 
 
 class MasterLink:
@@ -26,7 +26,7 @@ class MasterLink:
     """
 
     def __init__(self, host: str, port: int, keyring: Keyring) -> None:
-        engine = RemoteEngine((host, port), keyring, connect_timeout_s=_CONNECT_S)
+        engine = RemoteEngine((host, port), keyring, connect_timeout_s=CONNECT_S)
         self._client = Client(engine, keyring, url=engine.address.url, owns_engine=True)
         # What a collector noted, in whatever thread and lock it ran; sent with the next request.
         self._dropped: deque[str] = deque()

@@ -398,7 +398,8 @@ class ClientWire:
         if not challenge.is_native:
             raise ProtocolError(
                 f"The server at {self._where} is a multiprocessing manager of the standard library, not a manyhands server; "
-                "start the master with manyhands.managers."
+                "start the master with manyhands.managers, or connect with manyhands.managers.BaseManager.",
+                is_stock=True,
             )
         if not challenge.oldest <= handshake.VERSION <= challenge.newest:
             raise ProtocolError(
