@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing.context
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -10,7 +9,7 @@ from typing import Any
 
 from manyhands._text import is_text
 from manyhands.auth import Keyring
-from manyhands.client import exits
+from manyhands.client import exits, handles
 from manyhands.client.dead import DeadLetters
 from manyhands.client.queue import Queue
 from manyhands.client.session import ClientSession
@@ -75,6 +74,7 @@ class Client:
                 self.session = ClientSession(self.engine, self._codec)
                 self._watched.add(threading.main_thread().ident or 0)  # its end is the process's
                 exits.opened(self)
+                handles.open_clients.add(self)
             session = self.session
         if session is None:
             if self._ended is not None:
@@ -155,6 +155,7 @@ class Client:
                 session.is_exiting = is_exit
                 self._ended = session
         exits.closed(self)
+        handles.open_clients.discard(self)
         if session is not None:
             session.close(how.kind, how.reason)
             if self._owns_engine:
@@ -183,29 +184,11 @@ class Client:
 
     # -- pickling --------------------------------------------------------------------------------------------------
 
+    @property
+    def key(self) -> bytes:
+        """The key as it was given."""
+        return self._keyring.raw
+
     def reduce_queue(self, name: str) -> tuple[Any, ...]:
-        """How a queue of this client is pickled: by address and name; the key goes along only to a child being started.
-
-        Raises:
-            UsageError: there is no address under which another process could reach it.
-        """
-        if not self.url:
-            raise UsageError(
-                f"queue {name!r} lives in this process only and cannot be sent to another; serve it with manyhands.serve "
-                "and connect there by its url"
-            )
-        is_for_own_child = multiprocessing.context.get_spawning_popen() is not None
-        return _queue_elsewhere, (self.url, self._keyring.raw if is_for_own_child else None, name)
-
-
-_elsewhere: dict[str, Client] = {}
-
-
-def _queue_elsewhere(url: str, authkey: bytes | None, name: str) -> Queue:
-    """An unpickled queue: one client for each address, shared by all queues that arrive here."""
-    client = _elsewhere.get(url)
-    if client is None or client.is_closed:
-        from manyhands.client.connecting import connect
-
-        client = _elsewhere[url] = connect(url, authkey=authkey)
-    return client.queue(name)
+        """How a queue of this client is pickled; see `handles`."""
+        return handles.reduce_queue(self, self.key, name)

@@ -48,10 +48,7 @@ class MasterQueueProxy(QueueProxy):
             except queue.Empty as error:
                 if isinstance(error, ManyhandsError):
                     raise
-            reply, own_id = self._client.stats(), self._own_id()
-            if not workers(reply, own_id):
-                why = missing(reply, own_id, self._port)
-                _log.warning("get() on %r has waited for %.0f s: %s", self.name, PATIENCE_S, why)
+            self._say_who_is_missing("get")
         try:
             return QueueProxy.get(self, True, None if until is None else max(0.0, until - time.monotonic()))
         except queue.Empty as error:
@@ -59,6 +56,23 @@ class MasterQueueProxy(QueueProxy):
                 raise
             why = missing(self._client.stats(), self._own_id(), self._port)
             raise queue.Empty(f"nothing came on {self.name!r} within {timeout} s: {why}") from None
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None, **options: Any) -> None:
+        """See `manyhands.Queue.put`."""
+        if not block or (timeout is not None and timeout <= PATIENCE_S):
+            QueueProxy.put(self, item, block, timeout, **options)
+            return
+        try:
+            QueueProxy.put(self, item, True, PATIENCE_S, **options)
+        except queue.Full:
+            self._say_who_is_missing("put")
+            QueueProxy.put(self, item, True, None if timeout is None else timeout - PATIENCE_S, **options)
+
+    def _say_who_is_missing(self, what: str) -> None:
+        reply, own_id = self._client.stats(), self._own_id()
+        if not workers(reply, own_id):
+            why = missing(reply, own_id, self._port)
+            _log.warning("%s() on %r has waited for %.0f s: %s", what, self.name, PATIENCE_S, why)
 
     def _own_id(self) -> str:
         return public_id(self._client.open().id)
