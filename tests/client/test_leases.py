@@ -16,7 +16,7 @@ from manyhands.client.pace import Pace
 from manyhands.client.records import Call, QueueState
 from manyhands.client.state import ClientState
 from manyhands.engines.memory import MemoryEngine
-from manyhands.errors import LeaseLost, ShutDown
+from manyhands.errors import LeaseLost, ShutDown, UsageError
 from manyhands.events import Attach, Settle
 from manyhands.model import Limits, Message, Settlement
 
@@ -510,3 +510,29 @@ def test_a_put_inside_a_receive_block_travels_under_its_lease(place: Place, othe
     assert other.queue("r").get(timeout=5) == "result"
     with pytest.raises(stdlib_queue.Empty):
         other.queue("r").get_nowait()
+
+
+def test_a_receive_block_may_end_with_a_nack_after_a_delay(client: Client, other: Client) -> None:
+    client.queue("q").put(1)
+    with client.queue("q").receive(timeout=5) as received:
+        received.nack(delay_s=0.05, reason="not yet")
+    with pytest.raises(stdlib_queue.Empty):
+        other.queue("q").get_nowait()
+    with other.queue("q").receive(timeout=5) as received:
+        assert (received.value, received.attempt) == (1, 2)
+
+
+def test_a_receive_block_may_reject_its_item(client: Client, other: Client) -> None:
+    client.queue("q").put(1)
+    with client.queue("q").receive(timeout=5) as received:
+        received.reject("no such user")
+    (letter,) = other.dead("q").list()
+    assert letter.reason == "no such user"
+    other.queue("q").join()  # it counts as finished
+
+
+@pytest.mark.parametrize("delay_s", [-1.0, float("nan"), float("inf")])
+def test_a_nack_wants_a_number_of_seconds(client: Client, delay_s: float) -> None:
+    client.queue("q").put(1)
+    with client.queue("q").receive(timeout=5) as received, pytest.raises(UsageError, match="delay_s"):
+        received.nack(delay_s)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import urllib.request
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+import manyhands as mh
 from conftest import Start
+from programs.lab import until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SQUARE = re.compile(r"Result: (\d+) \* \1 = (\d+)")
@@ -124,3 +128,48 @@ def test_a_log_worker_killed_half_way_through_a_file_costs_nothing(start: Start,
     collector.ends_quietly()
     worker.ends_quietly()
     assert json.loads(collector.out.splitlines()[-1]) == dict(totals)
+
+
+def test_mails_are_sent_later_and_retried_and_given_up_as_the_mail_server_says(start: Start) -> None:
+    smtp = start("smtp", Path(__file__).with_name("mail_server.py"))
+    smtp.prints("SMTP on port")
+    web = start("web", EXAMPLES / "mail" / "web.py", "0", "tcp://127.0.0.1:0")
+    web.prints("queue at")
+    site, url = address_in(web.out, "Web at"), address_in(web.out, "queue at")
+    smtp_port = address_in(smtp.out, "port")
+    for name in ("ada", "busy", "nobody", "grace", "ada"):
+        request = urllib.request.Request(f"{site}/signup", data=f"{name}@example.org".encode(), method="POST")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.status == 202  # although nobody sends yet
+    workers = [start(f"worker{n}", EXAMPLES / "mail" / "worker.py", "127.0.0.1", smtp_port, url, "0.3") for n in range(2)]
+    smtp.prints("taken", 3)
+    smtp.prints("550 nobody@example.org")
+    with mh.connect(url) as client:
+        until(lambda: len(client.dead("mail").list()) == 1, "the refused mail is a dead letter")
+        (letter,) = client.dead("mail").list()
+    assert "550 5.1.1 no such user" in letter.reason
+    assert web.process.stdin is not None
+    web.process.stdin.close()
+    for program in (*workers, web):
+        program.ends_quietly()
+    taken = re.findall(r"^taken (\w+)@example.org <welcome.\1.example.org@example.org>$", smtp.out, re.MULTILINE)
+    assert sorted(taken) == ["ada", "busy", "grace"], "each once, although ada clicked twice"
+    assert smtp.out.count("451 busy") == 1
+    said = "".join(worker.out for worker in workers)
+    assert "later to busy@example.org: 451 4.7.1 greylisted" in said
+    assert "never to nobody@example.org: 550" in said
+
+
+def test_mails_wait_for_a_mail_server_that_is_away(start: Start, tmp_path: Path) -> None:
+    web = start("web", EXAMPLES / "mail" / "web.py", "0", "tcp://127.0.0.1:0")
+    web.prints("queue at")
+    site, url = address_in(web.out, "Web at"), address_in(web.out, "queue at")
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = str(nobody.getsockname()[1])  # nobody listens there once this is closed
+    worker = start("worker", EXAMPLES / "mail" / "worker.py", "127.0.0.1", port, url, "600")
+    request = urllib.request.Request(f"{site}/signup", data=b"ada@example.org", method="POST")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 202
+    worker.prints("later to ada@example.org")
+    with mh.connect(url) as client:
+        until(lambda: client.stats("mail").queues[0].delayed == 1, "it is tried again in ten minutes")

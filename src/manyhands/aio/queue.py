@@ -27,7 +27,7 @@ from manyhands.codec import check_size, encode
 from manyhands.errors import SealBroken, ServerGone, ShutDown, UndecodableBody, from_code
 from manyhands.events import FOREVER, Count, Declare, Failed, Join, QueueInfo, Settled, Size
 from manyhands.events import ShutDown as ShutDownRequest
-from manyhands.model import Message, QueueStats, SettleKind, Settlement
+from manyhands.model import Message, QueueStats, SettleKind
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +147,8 @@ class AioQueue:
     async def receive(self, timeout: float | None = None) -> AsyncIterator[Received]:
         """Take one item for the length of a block: done when it ends, again later when it raises. Raises as `get` does.
 
+        What is yielded has `nack(delay_s)` and `reject(reason)`, for a block that ends well although its item is not done.
+
         Raises:
             LeaseLost: at the end of the block, if the message had gone to another consumer meanwhile.
         """
@@ -166,9 +168,9 @@ class AioQueue:
         state.current[consumer] = held
         outer = receiving.get()
         receiving.set(held)
-        message, token = held.delivery.message, held.delivery.token
+        received = Received(value, held.delivery.attempt, held.delivery.message.id)
         try:
-            yield Received(value, held.delivery.attempt, message.id)
+            yield received
         except Exception as error:
             self._end(held, SettleKind.NACK, describe(error))
             raise
@@ -179,7 +181,7 @@ class AioQueue:
             receiving.set(outer)
         elapsed_s = time.monotonic() - held.begun_at
         self._queue.pace.finished(elapsed_s)
-        call = state.settle_and_hear(held, Settlement(token, is_task_done=True))
+        call = state.settle_and_hear(held, received.settlement(held.delivery.token))
         reply = None if call is None else await self._session.ask(call)
         refused = state.refused.pop(consumer, None)
         if refused is not None:

@@ -7,29 +7,53 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from manyhands._text import REASON_CHARS, is_text, readable
 from manyhands.client.records import Held
 from manyhands.codec import Codec, check_size, encode
 from manyhands.errors import LeaseLost, ServerGone, UsageError
 from manyhands.events import FOREVER
-from manyhands.model import MAX_PRIORITY, MIN_PRIORITY, Message, Options, QueueStats
+from manyhands.model import MAX_PRIORITY, MIN_PRIORITY, Message, Options, QueueStats, SettleKind, Settlement
 
 _CALLER_GIVEN_ID = Options(dedupe=True)
 
 
 class Received:
-    """What `receive` yields: the object, and how it came here."""
+    """What `receive` yields: the object, how it came here, and a word on how it ends where "done" is not it."""
 
-    __slots__ = ("attempt", "id", "value")
+    __slots__ = ("_settlement", "attempt", "id", "value")
 
     def __init__(self, value: Any, attempt: int, message_id: str) -> None:
         self.value = value
         self.attempt = attempt
         """1 the first time it is delivered."""
         self.id = message_id
+        self._settlement = Settlement(0, is_task_done=True)
 
     def __repr__(self) -> str:
         return f"Received(id={self.id!r}, attempt={self.attempt}, value={self.value!r})"
+
+    def nack(self, delay_s: float = 0.0, reason: str = "") -> None:
+        """When the block ends: not done, again after delay_s seconds; a dead letter if its deliveries are used up.
+
+        Args:
+            reason: kept in the message's history.
+
+        Raises:
+            UsageError: the delay is none.
+        """
+        if not 0 <= delay_s < math.inf:
+            raise UsageError(f"delay_s={delay_s} is not a number of seconds.")
+        self._settlement = Settlement(0, SettleKind.NACK, delay_s=delay_s, reason=readable(reason, REASON_CHARS))
+
+    def reject(self, reason: str = "") -> None:
+        """When the block ends: never again; the message goes to the dead letters with the reason."""
+        self._settlement = Settlement(0, SettleKind.REJECT, reason=readable(reason, REASON_CHARS))
+
+    def settlement(self, token: int) -> Settlement:
+        """How the block's delivery ends when the block does not raise."""
+        return msgspec.structs.replace(self._settlement, token=token)
 
 
 def make_message(

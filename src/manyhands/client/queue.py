@@ -193,6 +193,8 @@ class Queue:
     def receive(self, timeout: float | None = None) -> Iterator[Received]:
         """Take one item for the length of a block: done when it ends, again later when it raises. Raises as `get` does.
 
+        What is yielded has `nack(delay_s)` and `reject(reason)`, for a block that ends well although its item is not done.
+
         Raises:
             LeaseLost: at the end of the block, if the message had gone to another consumer meanwhile.
         """
@@ -213,8 +215,9 @@ class Queue:
             held.outer = state.current.get(held.consumer)
             state.current[held.consumer] = held
         message = held.delivery.message
+        received = Received(value, held.delivery.attempt, message.id)
         try:
-            yield Received(value, held.delivery.attempt, message.id)
+            yield received
         except KeyboardInterrupt:
             self._let_go(session, held, SettleKind.RELEASE, "interrupted by Ctrl-C")
             raise
@@ -224,7 +227,7 @@ class Queue:
         elapsed_s = time.monotonic() - held.begun_at
         with session.lock:
             queue.pace.finished(elapsed_s)
-        lost = self._settle(session, held, Settlement(held.delivery.token, is_task_done=True))
+        lost = self._settle(session, held, received.settlement(held.delivery.token))
         if state.refused:
             self._raise_refused(session)
         if lost:
