@@ -14,6 +14,7 @@ context and a random nonce, because one id may be sealed twice (a call that ran 
 from __future__ import annotations
 
 import hmac
+import io
 import os
 import pickle
 from collections.abc import Callable, Sequence
@@ -55,7 +56,7 @@ def encode(item: Any) -> tuple[int, bytes]:
         ) from error
 
 
-def decode(encoding: int, body: bytes) -> Any:
+def decode(encoding: int, body: bytes | bytearray) -> Any:
     """The object behind a body whose seal was verified.
 
     Raises:
@@ -261,6 +262,84 @@ def _tag(signer: Any, message_id: str, body: bytes) -> bytes:
     signer.update(b"%d:%b%b" % (len(id_bytes), id_bytes, body))
     tag: bytes = signer.digest()
     return tag
+
+
+# -- standard-library peers ------------------------------------------------------------------------------------------
+#
+# They send whole calls as one pickle: (ident, method, args, kwds). Only a process that serves a manager reads any, and
+# only after both sides have shown the key (SECURITY.md).
+
+
+class _Unknown(type):
+    """The type of what stands in for everything that a pickle names. Whatever is done with it gives it again."""
+
+    def __call__(cls, *_: Any, **__: Any) -> Any:
+        return cls
+
+    def __setitem__(cls, key: Any, value: Any) -> None:
+        pass
+
+    def append(cls, item: Any) -> None:
+        pass
+
+    extend = add = __setstate__ = append
+
+
+class Unknown(metaclass=_Unknown):
+    """Stands in for each class, function and object of a class in what `glance` returns."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return cls
+
+
+class _Glance(pickle.Unpickler):
+    is_whole = True
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        self.is_whole = False
+        return Unknown
+
+
+def glance(data: bytes | bytearray) -> tuple[Any, bool]:
+    """Read a pickle without importing, calling or building anything that it names.
+
+    Returns:
+        The value, with `Unknown` in the place of each object that is no plain data; and whether there was none, so that the
+        value is the very one that unpickling would give.
+
+    Raises:
+        UndecodableBody: it is not one whole pickle.
+    """
+    file = io.BytesIO(data)
+    reader = _Glance(file)
+    try:
+        value = reader.load()
+    except Exception as error:  # whatever the bytes make the reader do
+        raise UndecodableBody(f"it is not one whole pickle ({type(error).__name__}: {error})") from error
+    if file.tell() != len(data):
+        raise UndecodableBody("bytes follow behind its pickle")
+    return value, reader.is_whole
+
+
+def unpickle_call(data: bytes | bytearray) -> Any:
+    """Rebuild the objects of a standard-library peer's call. It runs whatever code the pickle names.
+
+    Raises:
+        UndecodableBody: as `decode`.
+    """
+    return decode(PICKLE, data)
+
+
+def pickle_reply(value: Any) -> bytes:
+    """Pickle a reply in protocol 4, which every standard-library peer from 3.4 on reads.
+
+    Raises:
+        PayloadNotEncodable: it cannot be pickled.
+    """
+    try:
+        return pickle.dumps(value, 4)
+    except Exception as error:  # a __reduce__ may raise anything
+        raise PayloadNotEncodable(f"the answer cannot be pickled ({type(error).__name__}: {error})") from error
 
 
 def _poly1305(one_time_key: bytes, body: bytes) -> bytes:

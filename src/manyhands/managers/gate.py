@@ -52,7 +52,7 @@ class Gate:
         self._creators: set[str] = set()
         self._vanished: dict[str, float] = {}
         """Those of the creators whose connection ended without a goodbye, and when."""
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="manyhands-offers", daemon=True)
         self._thread.start()
 
@@ -101,6 +101,10 @@ class Gate:
             sink([reply])
 
         self._work.put(answer)
+
+    def run(self, work: Callable[[], object]) -> None:
+        """Run this, later and in the callables' thread."""
+        self._work.put(work)
 
     def unrefer(self, name: str, session: str) -> None:
         """Drop, later."""

@@ -25,11 +25,13 @@ from manyhands.errors import UnsupportedFeature
 from manyhands.managers.gate import Gate
 from manyhands.managers.missing import MasterQueueProxy
 from manyhands.managers.objects import Made, Objects
+from manyhands.managers.objects.callers import Callers
 from manyhands.managers.objects.table import QUEUE_PREFIX
 from manyhands.managers.offers import Offers
 from manyhands.managers.proxies import QueueProxy
 from manyhands.managers.registry import Registry
 from manyhands.managers.responsiveness import QuickSwitching
+from manyhands.managers.stock import StockGateway
 from manyhands.model import Message
 from manyhands.server.listener import SocketServer
 from manyhands.settings import SHORT_BYTES
@@ -60,16 +62,18 @@ class Master:
     ) -> None:
         self._engine = open_engine(store)
         gate = Gate(self._engine, self._answer, self._unrefer, self._drop, self._end_session)
+        self._offers = Offers(self._open, is_durable=self._engine.features.survives_restart)
+        self.objects = Objects(entries, self._offers, gate.drop_later)
+        self._callers = Callers(self.objects.holdings.holds)
+        stock = StockGateway(self._engine, keyring, self.objects, self._callers, gate.run)
         try:
             # The drop-in listens where the program says, as the standard library does: its workers are on other machines.
-            self._server = SocketServer(gate, host=host, port=port, keyring=keyring, is_insecure=True)
+            self._server = SocketServer(gate, host=host, port=port, keyring=keyring, is_insecure=True, meet_stock=stock.meet)
             address = self._server.address
             self._client = Client(self._engine, keyring, url=self._server.url, reopen=lambda: RemoteEngine(address, keyring))
         except BaseException:
             gate.close()
             raise
-        self._offers = Offers(self._open, is_durable=self._engine.features.survives_restart)
-        self.objects = Objects(entries, self._offers, gate.drop_later)
         self._gate = gate
         self._switching = None if switch_interval_s is None else QuickSwitching(switch_interval_s)
         if len(keyring.raw) < SHORT_BYTES and (not host or not Address(host, port).is_loopback):
@@ -99,6 +103,7 @@ class Master:
         """Tell every worker, close everything, put back what was changed. Idempotent."""
         self._server.stop("The master has shut down.")
         self._client.close()
+        self._callers.stop()
         self._gate.close(closing_reason="The master has shut down.")
         self._offers.restore()
         self.objects.restore()

@@ -16,7 +16,7 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
@@ -40,8 +40,23 @@ MIN_BYTES = 32 * 1024
 _CAN_WRITE_THROUGH = os.name == "posix"  # os.write takes no sockets on Windows
 
 
+class Arrival(NamedTuple):
+    """A standard-library peer that has answered the challenge with the right digest, for whoever serves it."""
+
+    transport: asyncio.Transport
+    fd: int
+    peer: str
+    dialect: str
+    """How it signs; see `handshake.stock_dialect`."""
+    early: bytes
+    """What it sent behind its digest."""
+
+
 class Connection(asyncio.BufferedProtocol):
     """One peer. Every method but `sink` is called in the loop's thread."""
+
+    linger_s = 1.0
+    """How long an orderly stop waits for the peer to take what was written for it."""
 
     __slots__ = (
         "_attaching",
@@ -311,6 +326,12 @@ class Connection(asyncio.BufferedProtocol):
     def _meet_stock(self, event: PeerIsStock) -> None:
         if not event.is_key_right:
             self._refuse("It is a standard-library client with another authkey.", delay_s=self._server.wrong_key(self))
+            return
+        if self._transport is not None and self._server.hand_over(
+            self, Arrival(self._transport, self.fd, self.peer, event.dialect, self._wire.arrived)
+        ):
+            self._is_closing = True
+            self._transport = None
             return
         self._server.complain(
             self, "It is a standard-library multiprocessing client; let it import manyhands.managers instead."

@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -27,7 +27,7 @@ from manyhands.errors import SessionTaken, UsageError
 from manyhands.events import Attach, Closing, Failed, Reply, Stats, StatsReply
 from manyhands.model import DEFAULT_PORT
 from manyhands.server.admission import Failures, Pending, Quiet, source_of
-from manyhands.server.connection import Connection
+from manyhands.server.connection import Arrival, Connection
 from manyhands.settings import SHORT_BYTES
 from manyhands.wire.handshake import RANDOM_BYTES
 from manyhands.wire.server import ServerWire
@@ -40,8 +40,34 @@ ACCEPTS_A_TURN = 64
 """asyncio's backlog is also how often it tries to accept in one turn, even when it is out of descriptors."""
 _START_S, _STOP_S = 10.0, 5.0
 _FLUSH_S = 1.0
-"""How long an orderly stop waits for peers to take what was written for them."""
 _TAKEN = Failed(0, SessionTaken.code, "The session attached over another connection.")
+
+
+class Peer(Protocol):
+    """One connection, of whichever kind. All methods but `sink` and `write_through` are called in the loop's thread."""
+
+    fd: int
+    peer: str
+    session: str
+    linger_s: float
+
+    def sink(self, replies: Sequence[Reply]) -> None: ...
+
+    def attached(self, future: Future[Port]) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def write_through(self) -> bool: ...
+
+    def say_last(self, last: Closing | Failed) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class StockPeer(Peer, Protocol):
+    """What serves a standard-library peer once it has shown the key: its transport's new protocol."""
+
+    def begin(self, early: bytes) -> None: ...
 
 
 class SocketServer:
@@ -55,6 +81,7 @@ class SocketServer:
         port: int = DEFAULT_PORT,
         keyring: Keyring,
         is_insecure: bool = False,
+        meet_stock: Callable[[SocketServer, Arrival], StockPeer] | None = None,
     ) -> None:
         """Bind and listen at once, so that a port that cannot be had is an error here; connections are served from start().
 
@@ -62,6 +89,7 @@ class SocketServer:
             host: '' is every interface of this machine.
             port: 0 is any free one; see `address`.
             is_insecure: allow an address beyond loopback although the connection is not encrypted.
+            meet_stock: makes what serves a standard-library peer; None refuses them.
 
         Raises:
             AddressInUse: another program listens there.
@@ -75,6 +103,7 @@ class SocketServer:
             )
         self._engine = engine
         self._keyring = keyring
+        self._meet_stock = meet_stock
         self.notes: list[str] = []
         """What is allowed and unwise here; every client is told, for `manyhands status`."""
         if len(keyring.raw) < SHORT_BYTES and (is_any or not Address(host, port).is_loopback):
@@ -94,13 +123,13 @@ class SocketServer:
         self._thread: LoopThread | None = None
         self._loop: asyncio.AbstractEventLoop
         self._asyncio_server: asyncio.AbstractServer | None = None
-        self._connections: set[Connection] = set()
-        self._sessions: dict[str, Connection] = {}
-        self._dirty: list[Connection] = []
-        self._marked: Mailbox[Connection]
+        self._connections: set[Peer] = set()
+        self._sessions: dict[str, Peer] = {}
+        self._dirty: list[Peer] = []
+        self._marked: Mailbox[Peer]
         self._unhurried: Mailbox[Connection]
         self._attacher = ThreadPoolExecutor(1, thread_name_prefix="manyhands-attach")
-        self._pending: Pending[Connection] = Pending()
+        self._pending: Pending[Peer] = Pending()
         self._sweep: asyncio.TimerHandle | None = None
         self._failures = Failures()
         self._quiet = Quiet()
@@ -189,11 +218,23 @@ class SocketServer:
         if self._sweep is None:
             self._plan_sweep()
 
-    def admitted(self, connection: Connection) -> None:
+    def admitted(self, connection: Peer) -> None:
         """It showed the key."""
         self._pending.remove(connection)
 
-    def left(self, connection: Connection) -> None:
+    def hand_over(self, connection: Connection, arrival: Arrival) -> bool:
+        """Give a standard-library peer's transport to what serves such peers; False where nothing does."""
+        if self._meet_stock is None:
+            return False
+        self.admitted(connection)
+        self._connections.discard(connection)
+        stock = self._meet_stock(self, arrival)
+        self._connections.add(stock)
+        arrival.transport.set_protocol(stock)  # type: ignore[arg-type]
+        stock.begin(arrival.early)
+        return True
+
+    def left(self, connection: Peer) -> None:
         """It is gone."""
         self._pending.remove(connection)
         self._connections.discard(connection)
@@ -202,7 +243,7 @@ class SocketServer:
         if not self._connections:
             self._is_empty.set()
 
-    def attach(self, event: Attach, connection: Connection) -> None:
+    def attach(self, event: Attach, connection: Peer) -> None:
         """Open the session, then call connection.attached. A session's earlier connection ends: it lives in one only."""
         earlier = self._sessions.get(event.session)
         if earlier is not None:
@@ -218,7 +259,7 @@ class SocketServer:
             return
         future.add_done_callback(lambda done: self._tell(connection.attached, done))
 
-    def flush_soon(self, connection: Connection) -> None:
+    def flush_soon(self, connection: Peer) -> None:
         """Its outbox has something; from any thread. One flush a turn for all of them."""
         if threading.get_ident() != self._loop_ident:
             if not connection.write_through():
@@ -235,11 +276,11 @@ class SocketServer:
         else:
             self._unhurried.post(connection)
 
-    def wrong_key(self, connection: Connection) -> float:
+    def wrong_key(self, connection: Peer) -> float:
         """Note it; seconds to wait before the answer."""
         return self._failures.delay_s(source_of(connection.peer), self._loop.time())
 
-    def complain(self, connection: Connection, text: str) -> None:
+    def complain(self, connection: Peer, text: str) -> None:
         """Log what a peer did, once for each source and minute."""
         kept_back = self._quiet.kept_back(source_of(connection.peer), self._loop.time())
         if kept_back is not None:
@@ -249,6 +290,16 @@ class SocketServer:
     def later(self, delay_s: float, function: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
         """Call function in the loop after a while."""
         return self._loop.call_later(delay_s, function, *args)
+
+    def soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Call function in the loop, from any thread; never, once the loop is closed."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def in_background(self, function: Callable[[], object]) -> None:
+        """Run what may wait for the engine's disk, in the thread that opens sessions and in order with them."""
+        with contextlib.suppress(RuntimeError):  # this interpreter is shutting down
+            self._attacher.submit(function)
 
     # -- inside
 
@@ -274,7 +325,7 @@ class SocketServer:
         self._flush_all(dirty)
 
     @staticmethod
-    def _flush_all(connections: list[Connection]) -> None:
+    def _flush_all(connections: list[Peer]) -> None:
         for connection in connections:
             try:
                 connection.flush()
@@ -333,7 +384,7 @@ class SocketServer:
             connection.say_last(closing)
         if self._connections:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_empty.wait(), _FLUSH_S)
+                await asyncio.wait_for(self._is_empty.wait(), max(each.linger_s for each in self._connections))
         for connection in list(self._connections):
             connection.abort()
         await asyncio.sleep(0)  # the turn in which the transports close their sockets

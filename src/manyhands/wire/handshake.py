@@ -177,7 +177,7 @@ def failure(body: bytes, where: str) -> AuthenticationFailed | ProtocolError:
 
 # -- the standard library's answer ------------------------------------------------------------------------------------
 
-_PREFIXED = {
+PREFIXED = {
     b"{md5}": "md5",
     b"{sha256}": "sha256",
     b"{sha384}": "sha384",
@@ -195,7 +195,7 @@ def stock_dialect(body: bytes) -> str | None:
         return "raw sha256"
     if not body.startswith(b"{"):
         return None
-    return _PREFIXED.get(body[: body.find(b"}") + 1])
+    return PREFIXED.get(body[: body.find(b"}") + 1])
 
 
 def is_right_stock_digest(body: bytes, dialect: str, challenge: bytes, raw_key: bytes) -> bool:

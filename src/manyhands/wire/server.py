@@ -39,7 +39,7 @@ class Authenticated(msgspec.Struct, frozen=True):
 
 
 class PeerIsStock(msgspec.Struct, frozen=True):
-    """A multiprocessing client of the standard library answered. Write `reply` to it and close."""
+    """A multiprocessing client of the standard library answered. Write `reply` to it and close, or let a StockWire go on."""
 
     dialect: str
     """How it signs: raw md5, sha256, …"""
@@ -86,6 +86,11 @@ class ServerWire:
     def is_authenticated(self) -> bool:
         """Whether the handshake is over."""
         return self._state in (_State.ATTACH, _State.OPEN)
+
+    @property
+    def arrived(self) -> bytes:
+        """What came behind the handshake's last message, while it was not over."""
+        return self._reader.arrived if self._reader is not None else b""
 
     def greeting(self) -> bytes:
         """The challenge: to be written as soon as the connection is there."""
