@@ -281,16 +281,17 @@ class Connection(asyncio.BufferedProtocol):
         if port is not None:
             port.detach(goodbye=False)
 
-    def _refuse(self, text: str, *, delay_s: float) -> None:
+    def _refuse(self, text: str, *, delay_s: float, last: bytes = b"") -> None:
         self._server.complain(self, text)
+        last = last or self._wire.failure
         if self._transport is None:
             return
         if delay_s <= 0:
-            self.close(self._wire.failure)
+            self.close(last)
             return
         # It stays pending meanwhile: too many that wait push each other out, and none of them waits beyond its time.
         self._transport.pause_reading()
-        self._server.later(delay_s, lambda: self.close(self._wire.failure))
+        self._server.later(delay_s, self.close, last)
 
     def _watch_stall(self) -> None:
         assert self._transport is not None
@@ -325,7 +326,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _meet_stock(self, event: PeerIsStock) -> None:
         if not event.is_key_right:
-            self._refuse("It is a standard-library client with another authkey.", delay_s=self._server.wrong_key(self))
+            text = "It is a standard-library client with another authkey; use the same on both sides."
+            self._refuse(text, delay_s=self._server.wrong_key(self), last=event.reply)
             return
         if self._transport is not None and self._server.hand_over(
             self, Arrival(self._transport, self.fd, self.peer, event.dialect, self._wire.arrived)

@@ -183,6 +183,9 @@ class StockConnection(asyncio.BufferedProtocol):
     def _begin(self, data: bytes | bytearray) -> None:
         if self._speech is None:
             self._speech = speech_of(data)
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
         call = self._speech.read(data)
         if self._consumer is None:
             self._control(call)
@@ -415,7 +418,7 @@ class StockConnection(asyncio.BufferedProtocol):
 
     def say_last(self, last: Closing | Failed) -> None:
         """The master shuts down: gets find nothing from now on; what the peer does besides is served until it leaves."""
-        if self._consumer is None or isinstance(last, Failed):
+        if self._transport is None or self._consumer is None or isinstance(last, Failed):
             self.abort()
             return
         self._consumer.end_soon()

@@ -47,11 +47,11 @@ class Speech(Protocol):
 
 def speech_of(data: bytes | bytearray) -> Speech:
     """The serializer of a connection's first request. Raises ProtocolError: none that is known."""
-    if data[:1] == b"\x80" and len(data) > 2:
+    if data[:1] == _PROTO and len(data) > 2 and data[1] >= 3:  # Python 3's own; an older one names modules differently
         return PICKLE
     if data[:1] == b"<":
         return XML
-    raise ProtocolError("The standard-library client's request is neither a pickle nor XML.")
+    raise ProtocolError("The standard-library client's request is neither a pickle of Python 3 nor XML.")
 
 
 # -- pickle: opcodes as in CPython's pickletools ------------------------------------------------------------------------
@@ -115,7 +115,7 @@ _DONE = codec.pickle_reply(tuple(NOTHING))
 
 def _inner(data: bytes | bytearray) -> memoryview:
     """A pickle without its protocol number and its end, to stand inside another: its own memo still starts at nothing."""
-    return memoryview(data)[2 if data[:1] == _PROTO else 0 : -1]
+    return memoryview(data)[2:-1]
 
 
 class _Xml:
