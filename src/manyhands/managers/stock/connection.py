@@ -79,6 +79,8 @@ class StockConnection(asyncio.BufferedProtocol):
         """Whether something else than the engine works on an answer."""
         self._running: object | None = None
         """The call of an object that is under way."""
+        self._used: set[str] = set()
+        """The idents on which anything was called."""
         self._calls_objects = False
         self._is_stuck = False
         self._is_closing = False
@@ -122,9 +124,8 @@ class StockConnection(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self._bodies.clear()
-        consumer = self._consumer
-        if consumer is not None and consumer.used:  # what was called besides queues is of no account for this
-            self._claim = self._gateway.hosts.ended(self.peer, consumer.used, self._gateway.now())
+        if self._used:
+            self._claim = self._gateway.hosts.ended(self.peer, self._used, self._gateway.now())
         if self._claim is None:
             self._end(is_orderly=False)
         else:
@@ -192,11 +193,13 @@ class StockConnection(asyncio.BufferedProtocol):
         elif call.ident is None:
             raise ProtocolError("The standard-library client called the manager itself after accept_connection.")
         elif not call.ident.startswith(QUEUE_PREFIX):
+            self._used.add(call.ident)
             self._call_object(call)
         elif self._port is None:
             self._bodies.appendleft(data)
             self._attach()
         else:
+            self._used.add(call.ident)
             self._call(call)
 
     def _call(self, call: Call) -> None:

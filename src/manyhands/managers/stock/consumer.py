@@ -77,8 +77,6 @@ class StockConsumer:
 
     def __init__(self, seal: Callable[[str, Call], Message]) -> None:
         self.outbox: list[Request] = []
-        self.used: set[str] = set()
-        """The queues on which it has called anything."""
         self.is_ending = False
         """Whether the master shuts down: from then on there is nothing more to get."""
         self._seal = seal
@@ -107,7 +105,6 @@ class StockConsumer:
             TypeError, ValueError: the arguments do not fit, as queue.Queue says it.
             ManyhandsError: the item cannot be stored.
         """
-        self.used.add(name)
         method = call.method
         if method in ("get", "get_nowait"):
             return self._get(name, get_wait_s(call))

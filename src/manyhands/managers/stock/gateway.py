@@ -24,7 +24,6 @@ from manyhands.errors import ManyhandsError, UsageError
 from manyhands.events import Attach, ReportDead
 from manyhands.managers.objects import Objects
 from manyhands.managers.objects.callers import Callers
-from manyhands.managers.objects.table import QUEUE_PREFIX
 from manyhands.managers.stock.answers import NOTHING, PROXY, RETURN, TRACEBACK, Answer, Call
 from manyhands.managers.stock.connection import StockConnection
 from manyhands.managers.stock.hosts import Hosts
@@ -139,9 +138,8 @@ class StockGateway:
         return Answer(RETURN, (made.ident, made.exposed))
 
     def _created(self, connection: StockConnection, ident: str) -> None:
-        if ident.startswith(QUEUE_PREFIX):
-            # Ahead of the answer, behind which the peer's own decref comes.
-            self._server.soon(self.hosts.created, connection.peer, ident[len(QUEUE_PREFIX) :], self.now())
+        # Ahead of the answer, behind which the peer's own decref comes.
+        self._server.soon(self.hosts.created, connection.peer, ident, self.now())
 
     def _count(self, connection: StockConnection, method: str, ident: str) -> None:
         """One proxy of that host more or less."""
@@ -153,8 +151,7 @@ class StockGateway:
             except ManyhandsError as error:
                 connection.managed(Answer(TRACEBACK, f"{error}\n"))
             return
-        if ident.startswith(QUEUE_PREFIX):
-            self.hosts.decreffed(connection.peer, ident[len(QUEUE_PREFIX) :], self.now())
+        self.hosts.decreffed(connection.peer, ident, self.now())
         self._run(lambda: self._objects.decref(ident, holder))  # an object's own code may run as it goes
         connection.managed(NOTHING)
 

@@ -5,7 +5,7 @@ own, and then closes its connection; one that is killed says nothing. But a decr
 connection that ends next is the host and the moment. So the rule is strict, and where it is not certain the end counts as
 lost, because an item that comes twice is better than one that is gone:
 
-* every queue that the connection has used was let go by its host, and one of them within RECENT_S before its end;
+* every object and queue that the connection has used was let go by its host, and one of them within RECENT_S before its end;
 * each letting go counts for one end only;
 * nobody else of that host, who could have been the one, ended within CONTEST_S after it. Then neither counts.
 
@@ -27,10 +27,10 @@ _NONE: deque[float] = deque(maxlen=0)
 class Claim:
     """One end that looks orderly; it is, unless it is contested within CONTEST_S."""
 
-    __slots__ = ("at", "is_contested", "queues")
+    __slots__ = ("at", "idents", "is_contested")
 
-    def __init__(self, queues: frozenset[str], at: float) -> None:
-        self.queues = queues
+    def __init__(self, idents: frozenset[str], at: float) -> None:
+        self.idents = idents
         self.at = at
         self.is_contested = False
 
@@ -43,31 +43,31 @@ class Hosts:
         self._let_go: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
         self._claims: dict[str, list[Claim]] = {}
 
-    def created(self, host: str, queue: str, now: float) -> None:
-        """A program there is making a proxy of the queue."""
-        _times(self._creating, (host, queue)).append(now)
+    def created(self, host: str, ident: str, now: float) -> None:
+        """A program there is making a proxy of it."""
+        _times(self._creating, (host, ident)).append(now)
 
-    def decreffed(self, host: str, queue: str, now: float) -> None:
+    def decreffed(self, host: str, ident: str, now: float) -> None:
         """A program there has one reference less."""
-        creating = self._creating.get((host, queue), _NONE)
+        creating = self._creating.get((host, ident), _NONE)
         while creating and now - creating[0] > _CREATING_S:
             creating.popleft()
         if creating:
             creating.popleft()
         else:
-            _times(self._let_go, (host, queue)).append(now)
+            _times(self._let_go, (host, ident)).append(now)
 
-    def ended(self, host: str, queues: Collection[str], now: float) -> Claim | None:
-        """A connection from there, on which these queues were used, has ended; None: as that of a killed program does."""
-        found = [self._let_go.get((host, queue), _NONE) for queue in queues]
+    def ended(self, host: str, idents: Collection[str], now: float) -> Claim | None:
+        """A connection from there, on which these were used, has ended; None: as that of a killed program does."""
+        found = [self._let_go.get((host, ident), _NONE) for ident in idents]
         if found and all(found) and now - max(times[-1] for times in found) <= RECENT_S:
             for times in found:
                 times.pop()
-            claim = Claim(frozenset(queues), now)
+            claim = Claim(frozenset(idents), now)
             self._recent(host, now).append(claim)
             return claim
         for claim in self._recent(host, now):
-            if claim.queues.issuperset(queues):
+            if claim.idents.issuperset(idents):
                 claim.is_contested = True
         return None
 
