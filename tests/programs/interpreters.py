@@ -41,16 +41,6 @@ def bare_python(version: str) -> Path:
 
 
 @cache
-def bare_python(version: str) -> Path:
-    """The interpreter of that version as it is installed, for programs that need nothing but the standard library.
-
-    Raises:
-        Absent: the machine has no such interpreter.
-    """
-    return _find(version)
-
-
-@cache
 def _environment(version: str) -> Path:
     base = _find(version)
     home = _CACHE / version

@@ -10,16 +10,20 @@ from multiprocessing import process, util
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from manyhands.address import parse_address, scheme_of
 from manyhands.auth import Keyring
 from manyhands.errors import ProtocolError, UnsupportedFeature, UsageError
 from manyhands.managers.registry import Entry, check_registration, names_of
 from manyhands.managers.responsiveness import SWITCH_INTERVAL_S
 from manyhands.managers.worker import CONNECT_S, MasterLink
+from manyhands.settings import find_key
 
 if TYPE_CHECKING:
+    from manyhands.managers.engine_queues import EngineQueues
     from manyhands.managers.master import Master
     from manyhands.managers.stock_master import StockMasterLink
 
+_IN_MEMORY = "memory://"
 _EXAMPLE = "write it like ('', 5000) on the master and ('192.0.2.7', 5000) on a worker"
 
 
@@ -31,8 +35,10 @@ class BaseManager:
     proxy. A worker calls `connect()`.
 
     Args:
-        address: (host, port); '' as host means every interface, port 0 any free one; None is a free port on loopback.
-        authkey: the same str or bytes on both sides; None is the current process's key, which its children share.
+        address: (host, port); '' as host means every interface, port 0 any free one; None is a free port on loopback. Or an
+            engine URL (`tcp://host:5959`, `sqlite:///jobs.db`), where the queues live then, without a server here.
+        authkey: the same str or bytes on both sides; None is the current process's key, which its children share. For an
+            engine URL the key is that of its server or store, as `manyhands.connect` finds it.
         serializer: 'pickle', the only one.
         ctx: taken for the standard library's sake; there is no child process to start.
         shutdown_timeout: likewise.
@@ -48,25 +54,29 @@ class BaseManager:
 
     def __init__(
         self,
-        address: tuple[str, int] | None = None,
+        address: tuple[str, int] | str | None = None,
         authkey: str | bytes | None = None,
         serializer: str = "pickle",
         ctx: object = None,
         *,
         shutdown_timeout: float = 1.0,
-        store: str = "memory://",
+        store: str = _IN_MEMORY,
         switch_interval_s: float | None = SWITCH_INTERVAL_S,
     ) -> None:
         if serializer != "pickle":
             raise UnsupportedFeature(
                 f"serializer={serializer!r} is not supported; leave it out: items are pickled and signed."
             )
-        self._host, self._port = _checked_address(address)
+        self._url = _engine_url(address)
+        if self._url is not None and store != _IN_MEMORY:
+            raise UsageError(f"address={address!r} says already where the queues live; leave store={store!r} out.")
+        self._host, self._port = ("", 0) if self._url is not None else _checked_address(address)
+        self._given_key = authkey
         self._keyring = Keyring(process.current_process().authkey if authkey is None else authkey)
         self._store = store
         self._switch_interval_s = switch_interval_s
         self._master: Master | None = None
-        self._link: MasterLink | StockMasterLink | None = None
+        self._link: MasterLink | StockMasterLink | EngineQueues | None = None
         self._finalizer: Callable[[], object] | None = None
         self._is_over = threading.Event()
 
@@ -116,6 +126,9 @@ class BaseManager:
         """
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if self._url is not None:
+            self._start_at(self._url, initializer, initargs)
+            return
         master = self._bind()
         try:
             if initializer is not None:
@@ -127,6 +140,8 @@ class BaseManager:
 
     def get_server(self) -> Server:
         """Bind now, and serve in the calling thread with `get_server().serve_forever()`."""
+        if self._url is not None:
+            raise UsageError(f"The queues of this manager live at {self._url}, so there is nothing to serve; use start().")
         return Server(self, self._bind())
 
     def connect(self) -> None:
@@ -141,6 +156,12 @@ class BaseManager:
             multiprocessing.ProcessError: it was started, connected or shut down before.
         """
         self._check_unused("connect")
+        if self._url is not None:
+            self._connect_at(self._url)
+            return
+        self._connect_to_master()
+
+    def _connect_to_master(self) -> None:
         host = "127.0.0.1" if self._host in ("", "0.0.0.0") else self._host
         started = time.monotonic()
         try:
@@ -163,8 +184,10 @@ class BaseManager:
         self._is_over.wait(timeout)
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Where the master listens; on the master the real port, once it serves."""
+    def address(self) -> Any:
+        """Where the master listens; on the master the real port, once it serves. Or the engine URL."""
+        if self._url is not None:
+            return self._url
         if self._master is not None:
             return (self._host or "0.0.0.0", self._master.port)
         return (self._host, self._port)
@@ -212,6 +235,24 @@ class BaseManager:
         self._finalizer = util.Finalize(None, master.stop, exitpriority=0)
         return master
 
+    def _start_at(self, url: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+        from manyhands.managers.engine_queues import start_at
+
+        self._check_unused("start")
+        kind = type(self)
+        self._link = start_at(url, self._given_key, lambda: kind._registry, initializer, initargs)
+
+    def _connect_at(self, url: str) -> None:
+        from manyhands.managers.engine_queues import connect_at
+
+        kind = type(self)
+        self._link = connect_at(url, self._given_key, lambda: kind._registry)
+        if self._link is None:
+            where = parse_address(url)
+            self._host, self._port = where
+            self._keyring = find_key(self._given_key, is_loopback=where.is_loopback, what=url).keyring
+            self._connect_to_master()
+
     def _check_unused(self, what: str) -> None:
         if self._is_over.is_set():
             raise multiprocessing.ProcessError(f"{what}() comes after shutdown(); make a new {type(self).__name__}.")
@@ -248,7 +289,8 @@ class Server:
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens."""
-        return self._manager.address
+        address: tuple[str, int] = self._manager.address
+        return address
 
     def serve_forever(self) -> None:
         """Serve until Ctrl-C, SIGTERM or shutdown() from another thread; then stop in good order and return."""
@@ -256,6 +298,17 @@ class Server:
             self._master.run()
         finally:
             self._manager.shutdown()
+
+
+def _engine_url(address: object) -> str | None:
+    """The address if it is an engine URL; None if it is of another kind."""
+    if not isinstance(address, str) or "://" not in address:
+        return None
+    try:
+        scheme_of(address)
+    except UsageError as error:
+        raise type(error)(f"address={address!r}: {error}") from None
+    return address
 
 
 def _checked_address(address: object) -> tuple[str, int]:
@@ -266,6 +319,6 @@ def _checked_address(address: object) -> tuple[str, int]:
             return (host, port)
         case str():
             raise UnsupportedFeature(
-                f"address={address!r}: Unix sockets, pipes and engine URLs are not in this version of manyhands; {_EXAMPLE}."
+                f"address={address!r}: Unix sockets and pipes are not in this version of manyhands; {_EXAMPLE}."
             )
     raise UsageError(f"address={address!r} is no (host, port); {_EXAMPLE}.")

@@ -62,7 +62,7 @@ class Master:
     ) -> None:
         self._engine = open_engine(store)
         gate = Gate(self._engine, self._answer, self._unrefer, self._drop, self._end_session)
-        self._offers = Offers(self._open, is_durable=self._engine.features.survives_restart)
+        self._offers = Offers(self._open, is_durable=self._engine.features.survives_restart, holds=self._holds)
         self.objects = Objects(entries, self._offers, gate.drop_later)
         self._callers = Callers(self.objects.holdings.holds)
         stock = StockGateway(self._engine, keyring, self.objects, self._callers, gate.run)
@@ -129,6 +129,9 @@ class Master:
 
     def _end_session(self, session: str) -> None:
         self.objects.holder_ended(session, is_lost=True)
+
+    def _holds(self, name: str) -> bool:
+        return any(stats.ready or stats.delayed or stats.leased for stats in self._client.stats(name).queues)
 
     def _open(self, name: str, maxsize: int) -> QueueProxy:
         """The engine's queue of that name and bound, as the program's own queue objects use it."""

@@ -10,16 +10,20 @@ it for this call. The standard library's rule comes out the same: an object live
 
 from __future__ import annotations
 
+import logging
 import queue
 import secrets
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from manyhands.errors import UnsupportedFeature
 from manyhands.managers.rerouting import Rerouted
+
+_log = logging.getLogger(__name__)
 
 
 class TargetQueue(Protocol):
@@ -36,11 +40,22 @@ class Offers:
     Args:
         open_queue: gives the engine's queue of that name and bound.
         is_durable: whether queues outlive the master, and so must have a name to be found by.
+        holds: whether the engine's queue of that name holds messages, of an earlier run; asked if is_durable.
+        remedy: what to do about a queue that has no name, for the sentence.
     """
 
-    def __init__(self, open_queue: Callable[[str, int], TargetQueue], *, is_durable: bool) -> None:
+    def __init__(
+        self,
+        open_queue: Callable[[str, int], TargetQueue],
+        *,
+        is_durable: bool,
+        holds: Callable[[str], bool],
+        remedy: str = "serve it with store='memory://'",
+    ) -> None:
         self._open_queue = open_queue
         self.is_durable = is_durable
+        self._holds = holds
+        self._remedy = remedy
         # Reentrant: a put that moves first items may run an item's own code.
         self._lock = threading.RLock()
         self._rerouted: dict[int, tuple[str, Rerouted]] = {}
@@ -69,7 +84,11 @@ class Offers:
             name = self._free_name(label)
             target = self._open_queue(name, maxsize)
             rerouted = Rerouted(original, target)
-            rerouted.take_over(target.put_many)
+            # Only what this run began with: puts that come after the take-over are the engine's already.
+            if self.is_durable and items and self._holds(name):
+                rerouted.take_over(partial(_leave_out, name))
+            else:
+                rerouted.take_over(target.put_many)
             self._taken.add(name)
             self._rerouted[address] = (name, rerouted)
             return name, False
@@ -88,8 +107,8 @@ class Offers:
     def _make_anonymous(self, typeid: str, label: str, items: deque[Any], maxsize: int) -> str:
         if self.is_durable:
             raise UnsupportedFeature(
-                f"{typeid!r} makes a new queue for every call, and nobody could find a nameless queue again in a durable "
-                f"store; let it return the same queue.Queue each time, or serve it with store='memory://'."
+                f"{typeid!r} makes a new queue for every call, and where queues outlive the master nobody could find a "
+                f"nameless one again; let it return the same queue.Queue each time, or {self._remedy}."
             )
         name = f"{label}#{secrets.token_hex(6)}"
         target = self._open_queue(name, maxsize)
@@ -104,3 +123,11 @@ class Offers:
             n += 1
             name = f"{label}#{n}"
         return name
+
+
+def _leave_out(name: str, items: list[Any]) -> None:
+    _log.info(
+        "%d first items of the queue %r were not put again: what an earlier run left there is not done yet.",
+        len(items),
+        name,
+    )
