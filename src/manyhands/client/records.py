@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Any
 
+import msgspec
+
 from manyhands.client.pace import Pace
 from manyhands.events import FOREVER, Reply
 from manyhands.model import Delivery
@@ -109,24 +111,21 @@ class QueueState:
         self.pace = Pace()
 
 
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One request whose answer somebody waits for."""
 
-    __slots__ = ("consumer", "deadline", "held", "n", "queue", "reply", "rid", "seq", "stream", "waiter")
-
-    def __init__(self) -> None:
-        self.rid = 0
-        self.reply: Reply | None = None
-        self.waiter: Any = None
-        """The shell's own: what to wake when the reply is there."""
-        self.stream: Stream | None = None
-        self.seq = 0
-        # For a get only:
-        self.queue: QueueState | None = None
-        self.consumer: Hashable = None
-        self.n = 1
-        self.deadline: float | None = None
-        self.held: list[Held] = []
+    rid: int = 0
+    reply: Reply | None = None
+    waiter: Any = None
+    """The shell's own: what to wake when the reply is there."""
+    stream: Stream | None = None
+    seq: int = 0
+    # For a get only:
+    queue: QueueState | None = None
+    consumer: Hashable = None
+    n: int = 1
+    deadline: float | None = None
+    held: list[Held] = []
 
     def is_over(self) -> bool:
         """Whether the answer, or what a get waited for, is there."""

@@ -99,8 +99,13 @@ class ClientState:
 
     def put(self, queue: QueueState, messages: list[Message], wait_s: float) -> Call:
         """Put and wait for the engine's word."""
-        call = self._sequenced(queue.puts)
-        self.outbox.append(Put(call.rid, queue.name, call.seq, queue.puts.floor, messages, wait_s))
+        if self._begun or self._settlements:
+            self.gather()
+        puts = queue.puts
+        self._rid = rid = self._rid + 1
+        seq = puts.next()
+        call = self._pending[rid] = Call(rid, stream=puts, seq=seq)
+        self.outbox.append(Put(rid, queue.name, seq, puts.floor, messages, wait_s))
         return call
 
     def put_under(self, held: Held, queue: QueueState, message: Message) -> None:
@@ -142,9 +147,7 @@ class ClientState:
         if self._begun or self._settlements:
             self.gather()
         self._rid = rid = self._rid + 1
-        call = self._pending[rid] = Call()
-        call.rid = rid
-        call.stream, call.seq = stream, stream.next()
+        call = self._pending[rid] = Call(rid, stream=stream, seq=stream.next())
         return call
 
     # -- get -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from manyhands import auth
 from manyhands.errors import PayloadTooLarge, ProtocolError, ServerUnavailable, SessionTaken, UsageError
@@ -210,6 +210,25 @@ class ClientWire:
             self._queue = [request for request in self._queue if getattr(request, "rid", 0) not in over]
         return local
 
+    def send_at_once(self, request: Request) -> bytes | None:
+        """`send` and `data_to_send` in one step: a request that gets a reply, while nothing else waits to be written.
+
+        Returns:
+            The frame to write now; None: nothing was done, use the two.
+        """
+        if self._state is not _State.OPEN or self._queue or self._outbox or self._is_ping_due or self._refused:
+            return None
+        if type(request) in _NO_REPLY:
+            return None
+        try:
+            frame = self._encoder.encode_small((request,))
+        except NOT_ENCODABLE:
+            return None
+        if frame is not None:
+            self._unanswered[request.rid] = request  # type: ignore[union-attr]
+            self._has_sent = True
+        return frame
+
     def _withdraw_here(self, target: int) -> list[Reply]:
         parked = self._unanswered.get(target)
         if isinstance(parked, Lease):
@@ -291,7 +310,11 @@ class ClientWire:
         """
         self._heard_at = now
         if self._reader is None:
-            replies = self._noted(self._decoder.buffer_updated(n))
+            events = self._decoder.buffer_updated(n)
+            if len(events) == 1 and type(events[0]) is Done and self._state is _State.OPEN and not self._refused:
+                self._unanswered.pop(events[0].rid, None)
+                return cast(list[Reply], events)
+            replies = self._noted(events)
             if self._refused:
                 replies += self._refused
                 self._refused = []

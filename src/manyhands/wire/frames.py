@@ -125,6 +125,13 @@ class FrameEncoder:
         self._check_pending(len(payload))
         return self._as_body(payload, 0)
 
+    def encode_small(self, events: Sequence[Any]) -> bytes | None:
+        """The one frame that carries these events, where they need no more; else None. Raises what msgpack does."""
+        if bodies.any_over(events, min(INLINE_BODY_BYTES, self.max_body_bytes)):
+            return None
+        payload = _encode(events)
+        return HEADER.pack(len(payload), BATCH, 0, 0) + payload if len(payload) <= INLINE_BODY_BYTES else None
+
     def _encode_with_bodies(self, events: Sequence[Any], least_bytes: int) -> list[Buffer]:
         for body in bodies.large(events, self.max_body_bytes):
             raise PayloadTooLarge(
@@ -332,7 +339,15 @@ class FrameDecoder(Generic[E_co]):
             self._body.arrived += n
             self._count(n)
             return []
-        self._end += n
+        start, self._end = self._start, self._end + n
+        payload_at = start + HEADER.size
+        if payload_at <= self._end and not self._chunk_left:
+            length, kind, flags, zero = HEADER.unpack_from(self._buffer, start)
+            if kind == BATCH and not flags and not zero and payload_at + length == self._end <= _BUFFER_BYTES:
+                # The usual case: one whole batch and nothing else. _parse would do the same in more steps.
+                self._start = self._end
+                self._frame_bytes = 0
+                return self._decode(self._view[payload_at : self._end], 0)
         return self._parse()
 
     def feed(self, data: bytes | memoryview) -> list[E_co]:

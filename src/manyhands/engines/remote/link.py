@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from manyhands.address import Address
 from manyhands.engines.remote.transport import WOULD_BLOCK, Buffer, Transport, dial
 from manyhands.errors import ManyhandsError
-from manyhands.events import Reply
+from manyhands.events import Reply, Request
 from manyhands.wire.client import ClientWire
 from manyhands.wire.handshake import NONCE_BYTES
 
@@ -77,6 +77,26 @@ class Link:
             self.lose(transport, _as_exception(error))
             raise
 
+    def write_at_once(self, request: Request) -> bool:
+        """Queue a request and write it, in one step where nothing else is to be written; whether that was done."""
+        transport = self.transport
+        if transport is None or self.is_blocked or self._unwritten:
+            return False
+        try:
+            frame = self.wire.send_at_once(request)
+            if frame is None:
+                return False
+            n = transport.send((frame,))
+            if n != len(frame):
+                self._unwritten = _rest((frame,), n)
+                self.is_blocked = True
+        except OSError as error:
+            self.lose(transport, error)
+        except BaseException as error:  # Ctrl-C: nobody knows how much was written
+            self.lose(transport, _as_exception(error))
+            raise
+        return True
+
     def read(self, transport: Transport) -> list[Reply]:
         """What has arrived, as replies, without waiting; the connection is lost when it has ended. Takes the lock itself."""
         replies: list[Reply] = []
@@ -105,6 +125,34 @@ class Link:
             if not self.is_blocked and wire.has_data:
                 self.write()
         return replies
+
+    def receive(self, transport: Transport, view: Buffer, timeout_s: float | None, *, is_hurried: bool) -> list[Reply]:
+        """Wait for bytes and take what comes first, as replies; as `read` else.
+
+        Args:
+            view: the wire's buffer.
+        """
+        try:
+            n = transport.receive(view, timeout_s, is_hurried=is_hurried)
+            if n == WOULD_BLOCK:
+                return []
+            with self.lock:
+                if transport is not self.transport:
+                    return []
+                if n == 0:
+                    raise ConnectionResetError(f"the server at {self.address.url} closed the connection")
+                replies = self.wire.received(n, time.monotonic())
+                if not self.is_blocked and self.wire.has_data:
+                    self.write()
+                return replies
+        except (OSError, ManyhandsError) as error:
+            with self.lock:
+                self.lose(transport, error)
+            return []
+        except BaseException as error:  # Ctrl-C between reading bytes and having them in the wire
+            with self.lock:
+                self.lose(transport, _as_exception(error))
+            raise
 
     def tick(self, now: float) -> float | None:
         """Heartbeats and their absence; when to call again, None while there is no connection."""

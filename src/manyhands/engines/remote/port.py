@@ -61,6 +61,7 @@ class RemotePort:
         self._is_foreign = False
         self._is_asleep = False  # the background thread, until it is nudged or a heartbeat is due
         self._is_reading_behind = False  # the background thread is the reader
+        self._is_reading_alone = False  # the reader is in read_answer, where no interrupt reaches it
         self._nap_until, self._seen_leads = time.monotonic() + NAP_S, 0
         self._was_blocked = False
         self._is_up = True
@@ -93,25 +94,27 @@ class RemotePort:
             self._raise_unusable()
         link = self._link
         with self._lock:
-            own = link.wire.send(requests)
-            if own:
-                self._own_replies += own
-                self._nudge_background()
-            if self._sinker == threading.get_ident():
-                return  # the reader writes when the sink is done
-            if may_gather:
-                self._gathered += len(requests)
-                if self._gathered < GATHER_MAX:
-                    if self._gathered == len(requests):
-                        self._nudge_background()
-                    return
-            self._gathered = 0
-            if not link.is_blocked:
-                link.write()
+            is_alone = len(requests) == 1 and not may_gather and self._sinker != threading.get_ident()
+            if not (is_alone and link.write_at_once(requests[0])):
+                own = link.wire.send(requests)
+                if own:
+                    self._own_replies += own
+                    self._nudge_background()
+                if self._sinker == threading.get_ident():
+                    return  # the reader writes when the sink is done
+                if may_gather:
+                    self._gathered += len(requests)
+                    if self._gathered < GATHER_MAX:
+                        if self._gathered == len(requests):
+                            self._nudge_background()
+                        return
+                self._gathered = 0
+                if not link.is_blocked:
+                    link.write()
             if not link.is_blocked:
                 return
-            # Whoever reads also waits until the kernel takes more.
-            if self._reader and link.transport is not None:
+            # Whoever reads also waits until the kernel takes more, but for one that waits in the read itself.
+            if self._reader and not self._is_reading_alone and link.transport is not None:
                 link.transport.interrupt()
             else:
                 self._nudge_background()
@@ -152,18 +155,23 @@ class RemotePort:
             transport = link.transport
             if self._reader or transport is None or link.is_blocked or self._own_replies:
                 return None
+            if not link.wire.awaits(rid):  # a reader before us has given it to the sink
+                return None
+            view = link.wire.get_buffer()
             self._reader = threading.get_ident()
             self._leads += 1
+            self._is_reading_alone = True
         try:
-            # Not awaited any more: the reader before us has given it to the sink already.
-            if link.wire.awaits(rid) and transport.wait(timeout_s, for_writing=False, is_hurried=is_hurried):
-                replies = link.read(transport)
-                if len(replies) == 1 and not self._own_replies and getattr(replies[0], "rid", 0) == rid:
-                    return replies[0]
+            replies = link.receive(transport, view, timeout_s, is_hurried=is_hurried)
+            self._is_reading_alone = False
+            if len(replies) == 1 and not self._own_replies and getattr(replies[0], "rid", 0) == rid:
+                return replies[0]
+            if replies:
                 self._deliver(replies)
             return None
         finally:
             with self._lock:
+                self._is_reading_alone = False
                 self._pass_on()
 
     def detach(self, *, goodbye: bool = True) -> None:

@@ -1,4 +1,7 @@
-"""One TCP connection of a client, non-blocking: all that touches its socket is here, so that TLS can come in here later.
+"""One TCP connection of a client: all that touches its socket is here, so that TLS can come in here later.
+
+Nothing blocks but `wait` and `receive`. Where the system can say so for each call (MSG_DONTWAIT), the socket itself is a
+blocking one, so that a thread that waits for nothing but bytes needs one system call for waiting and reading.
 
 Reading is one thread's at a time (the port's reader); writing happens under the port's lock. `interrupt` may come from any
 thread and makes `wait` return: a byte in a socket pair, since a thread blocked in poll can be woken by nothing else.
@@ -10,6 +13,7 @@ import contextlib
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -23,6 +27,9 @@ _JOIN_BYTES = 32768  # below this a copy costs less than a vectored write
 LOOK_S = 0.00025
 """About two round trips on one machine; over a network the waits are longer, and nobody looks."""
 _LONGEST_S = 86400.0  # poll(2) counts milliseconds in 32 bits; who waits longer comes back
+_NO_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none: there the socket does not block
+_BLOCK_S = 1
+"""How long `receive` sits in the kernel at most; an interrupt does not reach it there, only the connection's end does."""
 _HAS_CORES = (os.cpu_count() or 1) > 1
 
 Buffer = bytes | bytearray | memoryview
@@ -32,8 +39,9 @@ class Transport:
     """A connected socket and the means to wait for it."""
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
+        sock.setblocking(bool(_NO_WAIT))
         _sockets.tune(sock)
+        self._can_block = bool(_NO_WAIT) and _limit_blocking(sock)
         self._sock = sock
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
@@ -64,6 +72,15 @@ class Transport:
                 self._woken.recv(4096)
         return is_readable
 
+    def receive(self, view: Buffer, timeout_s: float | None, *, is_hurried: bool) -> int:
+        """Wait for bytes, as `wait` does or only as long as _BLOCK_S, and read them; as recv_into."""
+        if self._can_block and not is_hurried and (timeout_s is None or timeout_s >= _BLOCK_S):
+            try:
+                return self._sock.recv_into(view)
+            except (BlockingIOError, InterruptedError):
+                return WOULD_BLOCK
+        return self.recv_into(view) if self.wait(timeout_s, for_writing=False, is_hurried=is_hurried) else WOULD_BLOCK
+
     def interrupt(self) -> None:
         """Make the thread in `wait` return soon."""
         with contextlib.suppress(OSError):  # full: it is on its way; closed: nobody waits
@@ -76,7 +93,7 @@ class Transport:
             OSError: the connection is broken.
         """
         try:
-            return self._sock.recv_into(view)
+            return self._sock.recv_into(view, 0, _NO_WAIT)
         except (BlockingIOError, InterruptedError):
             return WOULD_BLOCK
 
@@ -88,12 +105,12 @@ class Transport:
         """
         try:
             if len(buffers) == 1:
-                return self._sock.send(buffers[0])
+                return self._sock.send(buffers[0], _NO_WAIT)
             if sum(map(len, buffers)) <= _JOIN_BYTES:
-                return self._sock.send(b"".join(buffers))
+                return self._sock.send(b"".join(buffers), _NO_WAIT)
             if hasattr(self._sock, "sendmsg"):
-                return self._sock.sendmsg(buffers[:_MAX_VECTORS])
-            return self._sock.send(buffers[0])  # Windows
+                return self._sock.sendmsg(buffers[:_MAX_VECTORS], (), _NO_WAIT)
+            return self._sock.send(buffers[0], _NO_WAIT)  # Windows
         except (BlockingIOError, InterruptedError):
             return 0
 
@@ -111,6 +128,15 @@ class Transport:
         """Close the sockets of this process; a copy that a fork left elsewhere is not touched. Idempotent."""
         for sock in (self._sock, self._woken, self._waker):
             sock.close()
+
+
+def _limit_blocking(sock: socket.socket) -> bool:
+    """Let a read that blocks return after _BLOCK_S; whether the system does that."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _BLOCK_S, 0))
+    except OSError:
+        return False
+    return True
 
 
 def dial(address: Address, timeout_s: float) -> socket.socket:
