@@ -388,6 +388,16 @@ def test_a_method_that_takes_nothing_ends_no_lease() -> None:
     assert tasks.rest() == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_queue_whose_proxies_come_and_go_goes_on_from_where_it_was(kind: Callable[[], Any]) -> None:
+    original = kind()
+    LeasedQueue(original).call(OTHER, "shutdown")
+    for _ in range(2000):  # as many generations of workers
+        leased = LeasedQueue(original)
+    with pytest.raises(ShutDown):
+        leased.call(ONE, "get")
+
+
 # -- withdrawn waits ---------------------------------------------------------------------------------------------------
 
 

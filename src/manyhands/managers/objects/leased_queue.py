@@ -21,7 +21,8 @@ from manyhands.managers.objects.unconditioned import UnconditionedQueue
 class LeasedQueue:
     """One queue object and who has which of its items in hand. Safe in any number of threads.
 
-    A caller makes one call at a time, and none after it has ended. Wrap an object once: its aliases share the wrapper.
+    A caller makes one call at a time, and none after it has ended. An object may be wrapped again when its last wrapper is
+    gone, and then goes on from where it was.
 
     Args:
         original: an object for which `is_leased_queue` holds.
@@ -31,7 +32,7 @@ class LeasedQueue:
         self.original = original
         self._way: ConditionedQueue | UnconditionedQueue
         if isinstance(original, queue.Queue):
-            self._way = ConditionedQueue(original)
+            self._way = ConditionedQueue.around(original)
         else:
             self._way = UnconditionedQueue(original)
 

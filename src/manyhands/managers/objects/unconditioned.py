@@ -11,12 +11,15 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import weakref
 from typing import Any
 
 from manyhands.errors import ShutDown
 from manyhands.managers.objects.calls import Call, Calls, Withdrawn
 from manyhands.managers.objects.held_items import Caller, HeldItems
 
+_SHUT_DOWN: weakref.WeakSet[queue.SimpleQueue[Any]] = weakref.WeakSet()
+"""Outlives the last proxy of a queue, as long as the queue itself does: it has no place for a mark of ours."""
 POLL_S = 0.01
 """How often one of the waiting consumers looks: 0.1 % of a core for the queue, however many wait."""
 
@@ -30,7 +33,6 @@ class UnconditionedQueue:
         self._held = HeldItems()
         self._changed = threading.Condition(threading.Lock())
         self._has_poller = False
-        self._is_shut_down = False
 
     def restore(self) -> None:
         """Nothing was changed."""
@@ -49,7 +51,7 @@ class UnconditionedQueue:
             if not call.puts:
                 return own(*args, **kwds)
             with self._changed:
-                if self._is_shut_down:
+                if self._original in _SHUT_DOWN:
                     raise ShutDown
                 if not isinstance(caller, tuple):
                     self._held.goes_on(caller)  # as in conditioned.py
@@ -68,7 +70,7 @@ class UnconditionedQueue:
         with self._changed:
             self._withdraw(caller)
             items = self._held.end(caller)
-            if is_lost and not (self._is_shut_down and self._original.empty()):
+            if is_lost and not (self._original in _SHUT_DOWN and self._original.empty()):
                 for item in items:
                     self._original.put(item)
                 self._changed.notify_all()
@@ -92,7 +94,7 @@ class UnconditionedQueue:
                     try:
                         item = self._original.get(block=False)
                     except queue.Empty:
-                        if self._is_shut_down:
+                        if self._original in _SHUT_DOWN:
                             raise ShutDown from None
                         if not block or (deadline is not None and time.monotonic() >= deadline):
                             raise
@@ -117,7 +119,7 @@ class UnconditionedQueue:
 
     def _shut_down(self, immediate: bool = False) -> None:
         with self._changed:
-            self._is_shut_down = True
+            _SHUT_DOWN.add(self._original)
             while immediate and not self._original.empty():
                 try:
                     self._original.get(block=False)
