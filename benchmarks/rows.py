@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import durable_floor, hostile
+from benchmarks import durable_floor, hostile, stock_clients
 from benchmarks.measure import OURS, PROGRAMS, STOCK, Row, answer, end, free_port, in_turn, median, programs_for, start
 
 Note = Callable[[str], None]
@@ -209,4 +209,7 @@ ROWS: dict[str, Callable[[int, Note], list[Row]]] = {
     "durable": durable,
     "import": importing,
     "hostile": under_attack,
+    "stock": stock_clients.tutorial,
+    "stock-connect": stock_clients.connecting,
+    "stock-crowds": stock_clients.crowds,
 }

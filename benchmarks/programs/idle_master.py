@@ -19,7 +19,7 @@ def main():
     manager = QueueManager(address=("127.0.0.1", int(sys.argv[1])), authkey=b"benchmark")
     manager.start()
     print("serving", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 
 
 if __name__ == "__main__":

@@ -44,16 +44,12 @@ _TAKEN = Failed(0, SessionTaken.code, "The session attached over another connect
 
 
 class Peer(Protocol):
-    """One connection, of whichever kind. All methods but `sink` and `write_through` are called in the loop's thread."""
+    """One connection, of whichever kind. All methods but `write_through` are called in the loop's thread."""
 
     fd: int
     peer: str
     session: str
     linger_s: float
-
-    def sink(self, replies: Sequence[Reply]) -> None: ...
-
-    def attached(self, future: Future[Port]) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -124,7 +120,7 @@ class SocketServer:
         self._loop: asyncio.AbstractEventLoop
         self._asyncio_server: asyncio.AbstractServer | None = None
         self._connections: set[Peer] = set()
-        self._sessions: dict[str, Peer] = {}
+        self._sessions: dict[str, Connection] = {}
         self._dirty: list[Peer] = []
         self._marked: Mailbox[Peer]
         self._unhurried: Mailbox[Connection]
@@ -243,7 +239,7 @@ class SocketServer:
         if not self._connections:
             self._is_empty.set()
 
-    def attach(self, event: Attach, connection: Peer) -> None:
+    def attach(self, event: Attach, connection: Connection) -> None:
         """Open the session, then call connection.attached. A session's earlier connection ends: it lives in one only."""
         earlier = self._sessions.get(event.session)
         if earlier is not None:

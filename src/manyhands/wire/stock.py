@@ -62,14 +62,11 @@ class StockWire:
     def __init__(self, *, raw_key: bytes, dialect: str, limit_bytes: int, scratch: bytearray | None = None) -> None:
         self._raw_key = raw_key
         self._dialect = dialect
+        self.is_open = False
+        """Whether the handshake is over."""
         self._state = _State.CHALLENGE
         self._reader: handshake.MessageReader | None = handshake.MessageReader()
         self._frames = StockFrames(limit_bytes, scratch)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the handshake is over."""
-        return self._state is _State.OPEN
 
     @property
     def is_midway(self) -> bool:
@@ -94,11 +91,21 @@ class StockWire:
         """
         try:
             if self._reader is None:
-                return [Body(body) for body in self._frames.buffer_updated(n)]
+                return [Body(body) for body in self.bodies(n)]
             self._reader.buffer_updated(n)
             return self._shake_hands(self._reader)
         except (AuthenticationFailed, ProtocolError):
             self._state = _State.CLOSED
+            self.is_open = False
+            raise
+
+    def bodies(self, n: int) -> list[bytes | bytearray]:
+        """`received`, once it is open: the whole requests. Raises ProtocolError."""
+        try:
+            return self._frames.buffer_updated(n)
+        except ProtocolError:
+            self._state = _State.CLOSED
+            self.is_open = False
             raise
 
     def feed(self, data: bytes) -> list[StockEvent]:
@@ -124,6 +131,7 @@ class StockWire:
                 self._state = _State.VERDICT
             elif body == handshake.WELCOME:
                 self._state = _State.OPEN
+                self.is_open = True
                 events.append(Opened())
             else:
                 raise AuthenticationFailed("The standard-library client did not take this server's answer to its challenge.")

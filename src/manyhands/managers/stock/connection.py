@@ -5,25 +5,25 @@
 
 Nothing is polled and no thread waits: a get that waits is a request parked at the engine, and reading goes on meanwhile, so
 that the peer's end withdraws it. A peer that is silent in the middle of a request is dropped; one that is silent between two
-may be at work for hours: while its connection lives, the gateway extends what it holds.
+may be at work for hours.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import threading
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from manyhands import _sockets
 from manyhands._text import NAME_CHARS, readable
-from manyhands.engines.base import Port
+from manyhands.engines.base import LocalPort, Port
 from manyhands.errors import ManyhandsError, ProtocolError, SealBroken, ServerUnavailable, WireError
-from manyhands.events import Attach, Closing, Failed, Ping, Reply
+from manyhands.events import Closing, Failed, Reply
 from manyhands.managers.objects.table import QUEUE_PREFIX
 from manyhands.managers.stock.answers import ERROR, NOTHING, TRACEBACK, Answer, Call, Item
 from manyhands.managers.stock.consumer import NeedsWhole, StockConsumer
@@ -31,7 +31,7 @@ from manyhands.managers.stock.hosts import CONTEST_S, Claim
 from manyhands.managers.stock.speech import Speech, speech_of
 from manyhands.model import Message, SettleKind
 from manyhands.wire.stock import Answer as WireAnswer
-from manyhands.wire.stock import Body, Opened, StockWire
+from manyhands.wire.stock import Body, StockWire
 from manyhands.wire.stock_frames import header
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ EMPTY_AFTER_S = 0.05
 _MAX_WAITING = 4
 """Requests that may lie here unanswered; an unmodified client never has more than one, or two after an interruption."""
 _JOINED_BYTES = 64 * 1024
+_CAN_WRITE_THROUGH = os.name == "posix"  # os.write takes no sockets on Windows
 
 
 class StockConnection(asyncio.BufferedProtocol):
@@ -77,6 +78,11 @@ class StockConnection(asyncio.BufferedProtocol):
         self._is_sending = False
         self._is_busy = False
         """Whether something else than the engine works on an answer."""
+        self._turn = threading.Lock()
+        """Held by whoever takes the engine's answers: the loop's thread, or one that writes through."""
+        self._is_through = False
+        self._unsent = b""
+        """What the kernel did not take from another thread; the loop writes it first."""
         self._running: object | None = None
         """The call of an object that is under way."""
         self._used: set[str] = set()
@@ -98,7 +104,7 @@ class StockConnection(asyncio.BufferedProtocol):
         self._timer = self._server.later(REQUEST_S, self._check_silence)
         self._write(self._wire.greeting())
         if early:
-            self._attempt(lambda: self._on_events(self._wire.feed(early)))
+            self._run(self._fed, early)
 
     # -- the transport's side
 
@@ -106,21 +112,21 @@ class StockConnection(asyncio.BufferedProtocol):
         return self._wire.get_buffer()
 
     def buffer_updated(self, n: int) -> None:
-        self._heard_at = self._gateway.now()
         if not self._is_closing:
-            self._attempt(lambda: self._on_events(self._wire.received(n)))
+            self._run(self._received, n)
 
     def pause_writing(self) -> None:
         self._is_stuck = True
 
     def resume_writing(self) -> None:
         self._is_stuck = False
-        self._attempt(self._go_on)
+        self._run(self._go_on)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._is_closing = True
-        self._transport = None
-        self.fd = -1
+        with self._turn:  # the descriptor is closed behind this call, and its number may be another file's then
+            self._transport = None
+            self.fd = -1
         if self._timer is not None:
             self._timer.cancel()
         self._bodies.clear()
@@ -131,21 +137,42 @@ class StockConnection(asyncio.BufferedProtocol):
         else:
             self._timer = self._server.later(CONTEST_S, self._decide)
 
+    def _received(self, n: int) -> None:
+        wire = self._wire
+        if not wire.is_open:
+            self._on_events(wire.received(n))
+            return
+        for body in wire.bodies(n):
+            self._arrived(body)
+        self._go_on()
+        if wire.is_midway:
+            self._owes()
+
+    def _fed(self, data: bytes) -> None:
+        self._on_events(self._wire.feed(data))
+
     def _on_events(self, events: Sequence[Any]) -> None:
         for event in events:
             if isinstance(event, Body):
                 self._arrived(event.data)
             elif isinstance(event, WireAnswer):
                 self._write(event.data)
-            elif isinstance(event, Opened):
-                self._server.admitted(self)
         self._go_on()
-        if self._wire.is_midway and not self._is_closing:
-            # The peer has Nagle's algorithm on: it keeps the rest back until what came is acknowledged, and the kernel
-            # would do that after 40 ms.
-            _sockets.acknowledge_now(self._sock)
-            if self._timer is None:
-                self._timer = self._server.later(SILENCE_S, self._check_silence)
+        if self._wire.is_midway:
+            self._owes()
+
+    def _owes(self) -> None:
+        """The peer owes the rest of something.
+
+        It has Nagle's algorithm on: it keeps the rest back until what came is acknowledged, and the kernel would do that
+        after 40 ms.
+        """
+        if self._is_closing:
+            return
+        self._heard_at = self._gateway.now()
+        _sockets.acknowledge_now(self._sock)
+        if self._timer is None:
+            self._timer = self._server.later(SILENCE_S, self._check_silence)
 
     def _arrived(self, data: bytes | bytearray) -> None:
         if len(self._bodies) >= _MAX_WAITING:
@@ -172,14 +199,18 @@ class StockConnection(asyncio.BufferedProtocol):
 
     def _go_on(self) -> None:
         """Send what is to be asked, take the answers, and begin the next requests, until nothing is left to do now."""
+        if self._unsent:
+            self._write(b"")
+        consumer = self._consumer
         while True:
-            self._talk()
-            consumer = self._consumer
-            is_waiting = self._is_busy or self._is_stuck or self._running is not None
-            is_waiting = is_waiting or (consumer is not None and consumer.is_waiting)
-            if is_waiting or not self._bodies or self._is_closing:
+            if consumer is not None and (self._inbox or consumer.outbox):
+                self._talk(consumer)
+            if not self._bodies or self._is_busy or self._is_stuck or self._is_closing or self._running is not None:
+                return
+            if consumer is not None and consumer.is_waiting:
                 return
             self._begin(self._bodies.popleft())
+            consumer = self._consumer
 
     def _begin(self, data: bytes | bytearray) -> None:
         if self._speech is None:
@@ -206,7 +237,7 @@ class StockConnection(asyncio.BufferedProtocol):
         assert self._consumer is not None
         assert call.ident is not None
         try:
-            answer = self._consumer.call(call.ident[len(QUEUE_PREFIX) :], call)
+            answer: Answer | Item | None = self._consumer.call(call.ident[len(QUEUE_PREFIX) :], call)
         except NeedsWhole:
             self._rebuild(call)
             return
@@ -214,11 +245,11 @@ class StockConnection(asyncio.BufferedProtocol):
             answer = Answer(ERROR, error)
         if answer is None:
             return
-        if self._consumer.is_ending:
+        if self._consumer.is_ending and call.method.startswith("get"):
             self._is_busy = True
             self._server.later(EMPTY_AFTER_S, self._answered, answer)
         else:
-            self._say(answer)
+            self._tell(answer)
 
     def _call_object(self, call: Call) -> None:
         running = self._running = object()
@@ -228,8 +259,8 @@ class StockConnection(asyncio.BufferedProtocol):
             if self._running is not running:
                 return  # its caller was interrupted, and has had the answer to its next call perhaps
             self._running = None
-            self._write_message(reply)
-            self._attempt(self._go_on)
+            self._run(self._write_message, reply)
+            self._run(self._go_on)
 
         self._gateway.call(self, self, call, done)
 
@@ -261,8 +292,8 @@ class StockConnection(asyncio.BufferedProtocol):
         if call is None:
             self._say(Answer(TRACEBACK, f"{why_not}\n"))
         else:
-            self._attempt(lambda: self._call(call))
-        self._attempt(self._go_on)
+            self._run(self._call, call)
+        self._run(self._go_on)
 
     def managed(self, answer: Answer) -> None:
         """The answer to the connection's one request of the manager."""
@@ -270,10 +301,10 @@ class StockConnection(asyncio.BufferedProtocol):
         self._say(answer)
         self.close()
 
-    def _answered(self, answer: Answer) -> None:
+    def _answered(self, answer: Answer | Item) -> None:
         self._is_busy = False
-        self._say(answer)
-        self._attempt(self._go_on)
+        self._tell(answer)
+        self._run(self._go_on)
 
     # -- answers
 
@@ -281,6 +312,12 @@ class StockConnection(asyncio.BufferedProtocol):
         """An answer as this peer reads it. From any thread."""
         assert self._speech is not None
         return self._speech.say(answer)
+
+    def _tell(self, answer: Answer | Item) -> None:
+        if isinstance(answer, Item):
+            self._hand(answer)
+        else:
+            self._say(answer)
 
     def _say(self, answer: Answer) -> None:
         self._write_message(self.said(answer))
@@ -303,13 +340,19 @@ class StockConnection(asyncio.BufferedProtocol):
             self._say(Answer(TRACEBACK, f"{error}\n"))
 
     def _write_message(self, data: bytes) -> None:
-        if len(data) <= _JOINED_BYTES:
+        if len(data) <= _JOINED_BYTES or self._is_through:
             self._write(header(len(data)) + data)
         elif self._transport is not None:
+            self._write(b"")
             self._transport.writelines((header(len(data)), data))
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None:
+        if self._is_through or self._transport is None:
+            self._unsent += data
+            return
+        if self._unsent:
+            data, self._unsent = self._unsent + data, b""
+        if data:
             self._transport.write(data)
 
     # -- the engine's side
@@ -321,23 +364,22 @@ class StockConnection(asyncio.BufferedProtocol):
     def _attach(self) -> None:
         self._is_busy = True
         self.session = secrets.token_hex(16)
-        self._server.attach(Attach(self.session, f"{self.peer}:{self._name} (standard library)"), self)
+        self._gateway.attach(self, self.session, f"{self.peer}:{self._name} (standard library)")
 
-    def attached(self, future: Future[Port]) -> None:
+    def attached(self, port: Port | None, error: Exception | None) -> None:
         """The engine answered Attach."""
         self._is_busy = False
-        error = future.exception()
-        if error is not None:
+        if port is None:
             if not isinstance(error, ManyhandsError):
                 logger.error("Dropped %s: its session could not be opened", self.peer, exc_info=error)
             self.close()
             return
-        if self._transport is None:
-            future.result().detach()
+        if self._transport is None or self._consumer is None:
+            port.detach()
             return
-        self._port = future.result()
-        self._gateway.holds_session(self)
-        self._attempt(self._go_on)
+        self._port = port
+        self._consumer.near = port if isinstance(port, LocalPort) else None
+        self._run(self._go_on)
 
     def sink(self, replies: Sequence[Reply]) -> None:
         """Take replies for this peer, from any thread."""
@@ -349,21 +391,37 @@ class StockConnection(asyncio.BufferedProtocol):
             self._server.flush_soon(self)
 
     def write_through(self) -> bool:
-        """From another thread than the loop's: nothing can be done there."""
-        return False
+        """From another thread than the loop's: give a waiting peer its answer at once, without a turn of the loop.
+
+        Returns:
+            Whether nothing is left for the loop.
+        """
+        if not _CAN_WRITE_THROUGH or not self._turn.acquire(False):
+            return False
+        try:
+            consumer, transport = self._consumer, self._transport
+            if consumer is None or transport is None or self._bodies or self._is_stuck or self._is_closing:
+                return False
+            if consumer.outbox or transport.get_write_buffer_size():
+                return False
+            self._is_through = True
+            self._is_dirty = False
+            self._take_replies(consumer)
+            rest, self._unsent = self._unsent, b""
+            if rest:
+                self._unsent = rest[_written(self.fd, rest) :]
+            return not self._unsent and not consumer.outbox
+        finally:
+            self._is_through = False
+            self._turn.release()
 
     def flush(self) -> None:
         """Take what the engine answered."""
-        self._attempt(self._go_on)
+        self._run(self._go_on)
 
-    def extend(self) -> None:
-        """Tell the engine that whoever holds something is still there."""
-        if self._port is not None and self._consumer is not None and self._consumer.holds:
-            self._port.send([Ping(0)])
-
-    def _talk(self) -> None:
-        consumer, port = self._consumer, self._port
-        if consumer is None or port is None:
+    def _talk(self, consumer: StockConsumer) -> None:
+        port = self._port
+        if port is None:
             return
         while True:
             if consumer.outbox:
@@ -375,15 +433,16 @@ class StockConnection(asyncio.BufferedProtocol):
                     self._is_sending = False
             # Lowered first: whoever adds from here on asks for another flush, at worst for nothing.
             self._is_dirty = False
-            replies = self._take_inbox()
-            if not replies and not consumer.outbox:
+            if self._inbox:
+                self._take_replies(consumer)
+            elif not consumer.outbox:
                 return
-            for reply in replies:
-                answer = consumer.on_reply(reply)
-                if isinstance(answer, Item):
-                    self._hand(answer)
-                elif answer is not None:
-                    self._say(answer)
+
+    def _take_replies(self, consumer: StockConsumer) -> None:
+        for reply in self._take_inbox():
+            answer = consumer.on_reply(reply)
+            if answer is not None:
+                self._tell(answer)
 
     def _take_inbox(self) -> list[Reply]:
         """Not a swap: another thread may be about to extend that very list."""
@@ -393,10 +452,11 @@ class StockConnection(asyncio.BufferedProtocol):
 
     # -- ending
 
-    def _attempt(self, function: Any) -> None:
-        """Run a step; what goes wrong in it ends this connection and nothing else."""
+    def _run(self, step: Callable[..., None], *args: Any) -> None:
+        """Run a step, while no other thread answers the peer; what goes wrong in it ends this connection, nothing else."""
         try:
-            function()
+            with self._turn:
+                step(*args)
         except WireError as error:
             if not isinstance(error, ServerUnavailable):
                 self._server.complain(self, str(error))
@@ -424,8 +484,8 @@ class StockConnection(asyncio.BufferedProtocol):
         if self._transport is None or self._consumer is None or isinstance(last, Failed):
             self.abort()
             return
-        self._consumer.end_soon()
-        self._attempt(self._go_on)
+        self._run(self._consumer.end_soon)
+        self._run(self._go_on)
 
     def _decide(self) -> None:
         """Nobody contested the orderly end, or the time for it is cut short."""
@@ -439,17 +499,24 @@ class StockConnection(asyncio.BufferedProtocol):
     def _end(self, *, is_orderly: bool) -> None:
         port, self._port = self._port, None
         if port is not None and self._consumer is not None:
-            self._gateway.left(self)
-            consumer = self._consumer
-            consumer.unread(self._take_inbox())
-            is_lost = consumer.holds and not is_orderly
-            if is_orderly:
-                consumer.acknowledge()
-            self._attempt(lambda: port.send(consumer.outbox))
-            if is_lost:
-                self._gateway.report_lost(self.session, port)
-            else:
-                port.detach()
+            self._run(self._end_session, port, self._consumer, is_orderly)
         if self._calls_objects:
             self._gateway.end_caller(self, is_lost=not is_orderly)
         self._server.left(self)
+
+    def _end_session(self, port: Port, consumer: StockConsumer, is_orderly: bool) -> None:
+        consumer.unread(self._take_inbox())
+        consumer.end(is_orderly=is_orderly)
+        if consumer.outbox:
+            port.send(consumer.outbox)
+        if consumer.holds:
+            self._gateway.report_lost(self.session, port)
+        else:
+            port.detach()
+
+
+def _written(fd: int, data: bytes) -> int:
+    try:
+        return os.write(fd, data)
+    except OSError:  # full, or broken: the loop will find out which
+        return 0

@@ -4,13 +4,16 @@ Each thread of a standard-library program has one connection, asks one thing at 
 calls say when it is done with what it got:
 
     get ──> held ──┬── its next get on that queue ─┐
-                   ├── its next put, once stored ──┼──> Settle(ACK)
+                   ├── its next put, once stored ──┼──> acknowledged
                    ├── task_done on that queue ────┘
-                   ├── the end, after the proxies were let go (hosts.py) ──> Settle(ACK)
+                   ├── the end, after the proxies were let go (hosts.py) ──> acknowledged
                    └── any other end ──> the engine is told that the consumer is lost, and the message goes back
 
 A call that arrives while another one waits says that the waiting one was interrupted (Ctrl-C in a get): that one is
 withdrawn and never answered, so that the new call gets its own answer and not the old one's.
+
+An engine in this process is asked by its short ways (`LocalPort.put_nearby`, `get_nearby`) first. What a put acknowledges
+leaves there with the next get, which acks and takes in one step; it is done in any case, however the connection ends.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 from manyhands.codec import Unknown
+from manyhands.engines.base import LocalPort
 from manyhands.errors import ShutDown, from_code
 from manyhands.events import (
     FOREVER,
@@ -77,10 +81,14 @@ class StockConsumer:
 
     def __init__(self, seal: Callable[[str, Call], Message]) -> None:
         self.outbox: list[Request] = []
+        self.near: LocalPort | None = None
+        """The session's end at an engine of this process."""
         self.is_ending = False
         """Whether the master shuts down: from then on there is nothing more to get."""
         self._seal = seal
         self._held: dict[str, list[Delivery]] = {}
+        self._done: dict[str, list[Delivery]] = {}
+        """Acknowledged, and the engine not told yet."""
         self._rid = 0
         self._wait_s = 0.0
         self._waiting: _Waiting | None = None
@@ -97,7 +105,7 @@ class StockConsumer:
 
     # -- calls
 
-    def call(self, name: str, call: Call) -> Answer | None:
+    def call(self, name: str, call: Call) -> Answer | Item | None:
         """A call on the queue of that name; its answer, or None while the engine is asked.
 
         Raises:
@@ -111,6 +119,9 @@ class StockConsumer:
         if method in ("put", "put_nowait"):
             wait_s = put_wait_s(call)
             message = self._seal(name, call)
+            if self.near is not None and self.near.put_nearby(name, message, 0):
+                self._acknowledge_all()
+                return NOTHING
             self._ask(name, "put", lambda rid: Put(rid, name, 0, 0, [message], wait_s))
         elif method in _SIZES:
             _no_arguments(call)
@@ -130,10 +141,19 @@ class StockConsumer:
             return Answer(TRACEBACK, f"{method!r} is no method of a queue; it has {', '.join(EXPOSED)}.\n")
         return None
 
-    def _get(self, name: str, wait_s: float) -> Answer | None:
-        self._settle(self._held.pop(name, ()))
+    def _get(self, name: str, wait_s: float) -> Answer | Item | None:
+        if name in self._held:
+            self._done[name] = [*self._done.get(name, ()), *self._held.pop(name)]
         if self.is_ending:
+            self._tell_done()
             return Answer(ERROR, queue.Empty())
+        if self.near is not None:
+            done = self._done.get(name, ())
+            delivery = self.near.get_nearby(name, done[0].token if done else 0, False) if len(done) < 2 else None
+            if delivery is not None:
+                self._done.pop(name, None)
+                self._held[name] = [delivery]
+                return Item(name, delivery)
         self._wait_s = wait_s
         self._ask(name, "get", lambda rid: Lease(rid, name, 1, 1, wait_s))
         return None
@@ -149,6 +169,7 @@ class StockConsumer:
         self._ask(name, "task_done", lambda rid: Settle(rid, 0, 0, [Settlement(token, is_task_done=True)]))
 
     def _ask(self, name: str, method: str, make: Callable[[int], Request]) -> None:
+        self._tell_done()
         self._rid += 1
         self._waiting = _Waiting(self._rid, name, method)
         self.outbox.append(make(self._rid))
@@ -182,8 +203,8 @@ class StockConsumer:
             return None
         if waiting.method == "put":
             # Only now: had the peer been killed while it waited for room, what it works on must come again.
-            for name in list(self._held):
-                self._settle(self._held.pop(name))
+            self._acknowledge_all()
+            self._tell_done()
         return NOTHING
 
     def _granted(self, waiting: _Waiting, deliveries: list[Delivery]) -> Answer | Item | None:
@@ -228,10 +249,26 @@ class StockConsumer:
             if isinstance(reply, Granted):
                 self._settle(reply.deliveries, SettleKind.RELEASE)
 
-    def acknowledge(self) -> None:
-        """The peer has ended in good order."""
-        for name in list(self._held):
-            self._settle(self._held.pop(name))
+    def end(self, *, is_orderly: bool) -> None:
+        """The peer makes no more calls.
+
+        Args:
+            is_orderly: it is done with what it got; else the engine hears, in another way, that it is lost.
+        """
+        if is_orderly:
+            self._acknowledge_all()
+        self._tell_done()
+
+    def _acknowledge_all(self) -> None:
+        if self._held:
+            for name, held in self._held.items():
+                self._done[name] = [*self._done.get(name, ()), *held]
+            self._held = {}
+
+    def _tell_done(self) -> None:
+        if self._done:
+            self._settle(delivery for done in self._done.values() for delivery in done)
+            self._done = {}
 
 
 # -- arguments, as queue.Queue takes them -------------------------------------------------------------------------------
@@ -242,6 +279,8 @@ def get_wait_s(call: Call) -> float:
     if call.method == "get_nowait":
         _no_arguments(call)
         return 0.0
+    if not call.args and not call.kwds:
+        return FOREVER
     block, timeout = _bound(call, ("block", "timeout"), (True, None))
     return _wait_s(block, timeout)
 
@@ -251,6 +290,8 @@ def put_wait_s(call: Call) -> float:
     if call.method == "put_nowait":
         _bound(call, ("item",), ())
         return 0.0
+    if len(call.args) == 1 and not call.kwds:
+        return FOREVER
     _, block, timeout = _bound(call, ("item", "block", "timeout"), (True, None))
     return _wait_s(block, timeout)
 

@@ -1,4 +1,4 @@
-"""What all standard-library peers of one master share: its objects, the threads of their calls, and the pulse of sessions.
+"""What all standard-library peers of one master share: its objects, the threads of their calls, their sessions.
 
 connection ──┬─ create, get_methods ──> run (the callables' thread) ──> Objects
              ├─ incref, decref ──> hosts, Objects
@@ -77,8 +77,6 @@ class StockGateway:
         self._scratch = bytearray(SCRATCH_BYTES)
         self._id_prefix = secrets.token_hex(8) + "-"
         self._ids = count(1)
-        self._with_session: set[StockConnection] = set()
-        self._is_beating = False
         self._port: Port | None = None
 
     def meet(self, server: SocketServer, arrival: Arrival) -> StockConnection:
@@ -165,7 +163,7 @@ class StockGateway:
             )
         except RuntimeError as error:
             text = f"The master has no thread for another call ({error}); try again, or use fewer waiting calls.\n"
-            done(connection.said(Answer(TRACEBACK, text)))
+            self._server.soon(done, connection.said(Answer(TRACEBACK, text)))
 
     def _called(self, connection: StockConnection, caller: Hashable, call: Call) -> bytes:
         """In the caller's thread, where the peer's objects are built as well."""
@@ -209,16 +207,21 @@ class StockGateway:
 
     # -- sessions
 
-    def holds_session(self, connection: StockConnection) -> None:
-        """It has a session at the engine, which needs a pulse while its peer works."""
-        self._with_session.add(connection)
-        if not self._is_beating:
-            self._is_beating = True
-            self._beat_later()
+    def attach(self, connection: StockConnection, session: str, name: str) -> None:
+        """Open a session at the engine for a connection's calls, then connection.attached.
 
-    def left(self, connection: StockConnection) -> None:
-        """Its session ends."""
-        self._with_session.discard(connection)
+        It lives in the engine's process: however long its peer is silent over a task, it loses nothing while its
+        connection lives.
+        """
+        request = Attach(session, name, is_here=True)
+
+        def work() -> None:
+            try:
+                self._server.soon(connection.attached, self._engine.attach(request, connection.sink), None)
+            except Exception as error:
+                self._server.soon(connection.attached, None, error)
+
+        self._server.in_background(work)
 
     def report_lost(self, session: str, port: Port) -> None:
         """The session's peer was lost: what it held goes back at once, and travels alone from now on."""
@@ -232,16 +235,6 @@ class StockGateway:
             port.detach()
 
         self._server.in_background(work)
-
-    def _beat_later(self) -> None:
-        self._server.later(self._engine.limits.heartbeat_s, self._beat)
-
-    def _beat(self) -> None:
-        for connection in list(self._with_session):
-            connection.extend()
-        self._is_beating = bool(self._with_session)
-        if self._is_beating:
-            self._beat_later()
 
 
 def _holder(connection: StockConnection) -> str:

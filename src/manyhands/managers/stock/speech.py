@@ -98,7 +98,7 @@ class _Pickle:
         elif answer == NOTHING:
             return _DONE
         try:
-            return codec.pickle_reply(tuple(answer))
+            return codec.pickle_reply((answer.kind, answer.value))
         except PayloadNotEncodable as error:
             return codec.pickle_reply((UNSERIALIZABLE, f"{error}\n"))
 
@@ -110,7 +110,7 @@ class _Pickle:
         raise UndecodableBody(f"the item is in encoding {encoding}, which a standard-library program cannot read")
 
 
-_DONE = codec.pickle_reply(tuple(NOTHING))
+_DONE = codec.pickle_reply((NOTHING.kind, NOTHING.value))
 
 
 def _inner(data: bytes | bytearray) -> memoryview:
@@ -160,8 +160,14 @@ PICKLE, XML = _Pickle(), _Xml()
 
 
 def _call(found: Any, is_whole: bool, data: bytes | bytearray) -> Call:
-    match found:
-        case (None | str() as ident, str(method), (tuple() | list()) as args, dict(kwds)):
+    if isinstance(found, tuple | list) and len(found) == 4:
+        ident, method, args, kwds = found
+        if (
+            (ident is None or isinstance(ident, str))
+            and isinstance(method, str)
+            and isinstance(args, tuple | list)
+            and isinstance(kwds, dict)
+        ):
             return Call(ident, method, tuple(args), kwds, is_whole, data)
     raise ProtocolError("The standard-library client's request is not (ident, method, args, kwds).")
 
