@@ -31,6 +31,15 @@ def python_with_the_package(version: str) -> Path:
         return _environment(version)
 
 
+def bare_python(version: str) -> Path:
+    """The interpreter of that version as it is installed, without the package.
+
+    Raises:
+        Absent: the machine has none.
+    """
+    return _find(version)
+
+
 @cache
 def _environment(version: str) -> Path:
     base = _find(version)
