@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hmac
 import io
+import logging
 import os
 import pickle
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from typing import Any, Literal
 
 from manyhands.errors import PayloadNotEncodable, PayloadTooLarge, SealBroken, UndecodableBody
 from manyhands.model import MAX_BODY_BYTES, Message
+
+_log = logging.getLogger(__name__)
 
 POLY1305_FROM_BYTES = 64 * 1024
 
@@ -49,11 +52,22 @@ def encode(item: Any) -> tuple[int, bytes]:
     try:
         return PICKLE, pickle.dumps(item, 5)
     except Exception as error:  # a __reduce__ may raise anything
+        try:
+            return PICKLE, _pickled_as_for_a_child(item, 5)
+        except Exception:
+            _log.debug("multiprocessing cannot pickle it either", exc_info=True)
         raise PayloadNotEncodable(
             f"an object of type {_type_name(item)} cannot be put on a queue, because it cannot be pickled "
             f"({type(error).__name__}: {error}); put plain data, or an object whose class is defined at the top level of a "
             f"module that both sides can import"
         ) from error
+
+
+def _pickled_as_for_a_child(item: Any, protocol: int) -> bytes:
+    """multiprocessing can send more than pickle can: views of a dict, connections, sockets."""
+    from multiprocessing.reduction import ForkingPickler  # 5 ms that few need
+
+    return bytes(ForkingPickler.dumps(item, protocol))
 
 
 def decode(encoding: int, body: bytes | bytearray) -> Any:
@@ -338,12 +352,10 @@ def pickle_reply(value: tuple[str, Any]) -> bytes:
     Raises:
         PayloadNotEncodable: it cannot be pickled.
     """
-    from multiprocessing.reduction import ForkingPickler  # 5 ms that only masters need
-
     try:
         if type(value[1]) in (int, bool, str, bytes):
             return pickle.dumps(value, 4)  # half the time
-        return bytes(ForkingPickler.dumps(value, 4))
+        return _pickled_as_for_a_child(value, 4)
     except Exception as error:  # a __reduce__ may raise anything
         raise PayloadNotEncodable(f"the answer cannot be pickled ({type(error).__name__}: {error})") from error
 

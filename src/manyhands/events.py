@@ -215,6 +215,47 @@ class Drop(_Event, array_like=True, frozen=True, tag=27):
     queue: str
 
 
+class Invoke(_Event, array_like=True, frozen=True, tag=28):
+    """Call a method of an object that a manager's program serves. Answer: Returned, when the method has returned.
+
+    Calls of one thread run one after another, those of different threads at the same time. A call that was sent before and
+    may have begun is never run again: a resend is answered with the same Returned, or Failed "server_unavailable" where the
+    session's calls were forgotten. Withdraw says that nobody waits for it any more; it is answered all the same.
+    Failed: "unsupported_feature" (no manager is there), "seal_broken", "undecodable_body" (before anything was called).
+    """
+
+    rid: int
+    thread: int
+    """Which of the session's threads calls, by a number of the client's; a lock with an owner belongs to it."""
+    call: Message
+    """(ident, method, args, kwds), a body sealed as a message to the queue name "#objects"."""
+
+
+class Refer(_Event, array_like=True, frozen=True, tag=29):
+    """The session has a proxy of this object, so it must stay. Answer: Done, or Failed "unknown_id" when it is gone."""
+
+    rid: int
+    ident: str
+
+
+class Unrefer(_Event, array_like=True, frozen=True, tag=30):
+    """The session gives up n references (one for each Create, Refer or Returned that gave one). Answer: Done."""
+
+    rid: int
+    ident: str
+    n: int = 1
+    lingers: bool = False
+    """Whether a proxy was pickled or inherited by a fork, so that another process may be about to refer to the object."""
+
+
+class Leave(_Event, array_like=True, frozen=True, tag=31):
+    """A thread makes no more calls; 0 is all of the session's. No reply."""
+
+    thread: int = 0
+    is_lost: bool = False
+    """Whether it ended in a failure: then everything that it holds is released."""
+
+
 # -- requests: administration --------------------------------------------------------------------------------------
 
 
@@ -284,6 +325,10 @@ Request = (
     | ReportDead
     | Create
     | Drop
+    | Invoke
+    | Refer
+    | Unrefer
+    | Leave
     | Stats
     | Peek
     | Purge
@@ -365,10 +410,28 @@ class DeadLetters(_Event, array_like=True, frozen=True, tag=74):
 
 
 class Created(_Event, array_like=True, frozen=True, tag=75):
-    """What Create asked for is this queue."""
+    """What Create asked for: a queue, or an object, to which the session has one more reference."""
 
     rid: int
     queue: str
+    """The engine's queue that it is; "" for an object."""
+    ident: str = ""
+    """What names it in Invoke, Refer and Unrefer; "" for a queue that needs no references."""
+    exposed: list[str] = []
+    """The methods that its proxy shows."""
+    shape: str = ""
+    """The standard proxy that fits an object for which none was registered: "dict", "list" or none."""
+
+
+class Returned(_Event, array_like=True, frozen=True, tag=76):
+    """What a call came to."""
+
+    rid: int
+    kind: str
+    """The standard library's: #RETURN, #ERROR, #TRACEBACK, #UNSERIALIZABLE, #PROXY."""
+    value: bytes
+    """Sealed as the result of the Invoke's message: the value; (exception, text of its traceback); a text; (typeid, ident,
+    exposed, shape) of an object to which the session now has one more reference."""
 
 
 class Recall(_Event, array_like=True, frozen=True, tag=90):
@@ -399,6 +462,7 @@ Reply = (
     | Peeked
     | DeadLetters
     | Created
+    | Returned
     | Recall
     | Closing
 )

@@ -113,9 +113,9 @@ def test_other_kinds_of_address_are_refused(address: Any) -> None:
         Manager(address, b"abc")
 
 
-def test_another_serializer_is_refused() -> None:
-    with pytest.raises(UnsupportedFeature, match="xmlrpclib"):
-        Manager(("", 0), b"abc", "xmlrpclib")
+def test_an_unknown_serializer_is_refused() -> None:
+    with pytest.raises(UsageError, match="pickle, xmlrpclib"):
+        Manager(("", 0), b"abc", "json")
 
 
 # -- starting and stopping ---------------------------------------------------------------------------------------------

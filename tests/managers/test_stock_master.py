@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from manyhands.errors import AuthenticationFailed, ProtocolError, ServerGone, ServerUnavailable, UsageError
-from manyhands.managers import BaseManager, stock_dialling, stock_master, worker
+from manyhands.managers import BaseManager, stock_dialling, stock_master
 from programs.interpreters import Absent, bare_python
 from programs.lab import until
 
@@ -295,7 +295,7 @@ def test_an_interrupted_call_leaves_no_answer_for_the_next(manager: Any) -> None
 
 
 def test_nobody_there_is_said_within_the_connect_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "CONNECT_S", 0.3)
+    monkeypatch.setattr("manyhands.managers.connection.CONNECT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
     with pytest.raises(ServerUnavailable, match="check that"):

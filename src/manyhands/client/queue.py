@@ -59,9 +59,13 @@ class Queue:
         bound = self._bound
         if bound is None or bound[0] is not session:
             session = self._client.open()
+            self._opened()
             with session.lock:
                 bound = self._bound = (session, session.state.queue(self.name))
         return bound
+
+    def _opened(self) -> None:
+        """It is about to be used in a session for the first time; for what keeps count of that."""
 
     # -- put -------------------------------------------------------------------------------------------------------
 

@@ -234,6 +234,11 @@ class ClientState:
         queue.calls.pop(call, None)
         self._orphan(queue, call)
 
+    def abandon(self, call: Call) -> None:
+        """The caller of something else than a get has gone: the engine is told, and the answer will mean nothing."""
+        if self._pending.pop(call.rid, None) is call and call.reply is None:
+            self.outbox.append(Withdraw(call.rid))
+
     def _lease(self, queue: QueueState, call: Call, now: float) -> None:
         is_first = sum(1 for other in queue.calls if other.rid) == 0
         max_n = max(call.n, queue.pace.ask()) if is_first and self.may_prefetch else call.n

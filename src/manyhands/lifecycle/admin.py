@@ -14,14 +14,18 @@ from manyhands.events import (
     DeadRetry,
     Done,
     Drop,
+    Invoke,
+    Leave,
     Peek,
     Peeked,
     Purge,
     QueueInfo,
+    Refer,
     ShutDown,
     Size,
     Stats,
     StatsReply,
+    Unrefer,
 )
 from manyhands.lifecycle.changes import Removed, Stored
 from manyhands.lifecycle.finishing import drop, forget
@@ -54,8 +58,15 @@ def create(state: State, session: Session, request: Create, now: Now) -> None:
     )
 
 
-def drop_created(state: State, session: Session, request: Drop, now: Now) -> None:
-    """Nothing to do: no manager is here that made a queue for this session."""
+def invoke(state: State, session: Session, request: Invoke | Refer | Unrefer, now: Now) -> None:
+    """A manager in front of the engine answers this one; here is none."""
+    raise Refused(
+        "unsupported_feature", "no manager is in front of this engine, so it serves no objects; it has queues only"
+    )
+
+
+def nothing(state: State, session: Session, request: Drop | Leave, now: Now) -> None:
+    """What only a manager would do something about; here is none."""
 
 
 def size(state: State, session: Session, request: Size, now: Now) -> None:

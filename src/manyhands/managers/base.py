@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -12,10 +13,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from manyhands.address import parse_address, scheme_of
 from manyhands.auth import Keyring
-from manyhands.errors import ProtocolError, UnsupportedFeature, UsageError
+from manyhands.errors import ProtocolError, TaskFailed, UnsupportedFeature, UsageError
+from manyhands.managers import homes, stdlib
+from manyhands.managers.connection import CONNECT_S, Connection
+from manyhands.managers.object_proxy import AutoProxy, proxy_of
+from manyhands.managers.plain import SERIALIZERS
 from manyhands.managers.registry import Entry, check_registration, names_of
+from manyhands.managers.remote_errors import CallableFailed
 from manyhands.managers.responsiveness import SWITCH_INTERVAL_S
-from manyhands.managers.worker import CONNECT_S, MasterLink
+from manyhands.managers.stdlib import AuthenticationString, State
 from manyhands.settings import find_key
 
 if TYPE_CHECKING:
@@ -28,18 +34,19 @@ _EXAMPLE = "write it like ('', 5000) on the master and ('192.0.2.7', 5000) on a 
 
 
 class BaseManager:
-    """Drop-in for `multiprocessing.managers.BaseManager`, for callables that return a `queue.Queue`.
+    """Drop-in for `multiprocessing.managers.BaseManager`.
 
-    On the master, `start()` serves from a thread of this process until `shutdown()` or the end of the program. The queue is
-    really here: lambdas may be registered, no `__main__` guard is needed, and the registered object may be used like its
-    proxy. A worker calls `connect()`.
+    What a callable returns is used through proxies: a `queue.Queue` as a queue of the engine, anything else as an object
+    that stays in the master. On the master, `start()` serves from a thread of this process until `shutdown()` or the end of
+    the program. What is served is really here: lambdas may be registered, no `__main__` guard is needed, and a registered
+    queue may be used like its proxy. A worker calls `connect()`.
 
     Args:
         address: (host, port); '' as host means every interface, port 0 any free one; None is a free port on loopback. Or an
             engine URL (`tcp://host:5959`, `sqlite:///jobs.db`), where the queues live then, without a server here.
         authkey: the same str or bytes on both sides; None is the current process's key, which its children share. For an
             engine URL the key is that of its server or store, as `manyhands.connect` finds it.
-        serializer: 'pickle', the only one.
+        serializer: 'pickle'; or 'xmlrpclib', which narrows what is sent to the plain data that XML-RPC knows.
         ctx: taken for the standard library's sake; there is no child process to start.
         shutdown_timeout: likewise.
         store: where the queues live: "memory://", or "sqlite:///jobs.db" to outlive the master.
@@ -63,20 +70,28 @@ class BaseManager:
         store: str = _IN_MEMORY,
         switch_interval_s: float | None = SWITCH_INTERVAL_S,
     ) -> None:
-        if serializer != "pickle":
-            raise UnsupportedFeature(
-                f"serializer={serializer!r} is not supported; leave it out: items are pickled and signed."
+        if serializer not in SERIALIZERS:
+            raise UsageError(
+                f"serializer={serializer!r} is unknown; leave it out, or write one of {', '.join(SERIALIZERS)}."
             )
+        self._serializer = serializer
+        self._ctx = ctx
+        self._shutdown_timeout = shutdown_timeout
+        self._state = State()
+        self._state.value = self._state.INITIAL
+        self._process: ServingHere | None = None
         self._url = _engine_url(address)
         if self._url is not None and store != _IN_MEMORY:
             raise UsageError(f"address={address!r} says already where the queues live; leave store={store!r} out.")
         self._host, self._port = ("", 0) if self._url is not None else _checked_address(address)
         self._given_key = authkey
         self._keyring = Keyring(process.current_process().authkey if authkey is None else authkey)
+        self._authkey = AuthenticationString(self._keyring.raw)
         self._store = store
         self._switch_interval_s = switch_interval_s
         self._master: Master | None = None
-        self._link: MasterLink | StockMasterLink | EngineQueues | None = None
+        self._connection: Connection | None = None
+        self._elsewhere: StockMasterLink | EngineQueues | None = None
         self._finalizer: Callable[[], object] | None = None
         self._is_over = threading.Event()
 
@@ -96,9 +111,18 @@ class BaseManager:
 
         What is registered after start() is offered too.
 
+        Args:
+            callable: called on the master for each proxy that is asked for; what it returns is served.
+            proxytype: a proxy class of either library or derived from one; None is what fits: a queue's or object's own.
+            exposed: the methods that may be called; None is those of the proxytype, else all public ones.
+            method_to_typeid: methods whose result stays on the master and is used through a proxy of that typeid.
+            create_method: whether the manager gets a method named like the typeid.
+
         Raises:
             UsageError: the typeid is no name, or `callable` is the queue itself and not something that returns it.
         """
+        if proxytype in (AutoProxy, stdlib.AutoProxy):
+            proxytype = None  # what fits the object
         entry = check_registration(typeid, callable, proxytype, exposed, method_to_typeid)
         if "_registry" not in cls.__dict__:
             cls._registry = cls._registry.copy()
@@ -106,10 +130,10 @@ class BaseManager:
         if create_method:
 
             def create(self: BaseManager, /, *args: Any, **kwds: Any) -> Any:
-                return self._create(typeid, args, kwds)
+                return self._proxy(typeid, args, kwds)
 
             create.__name__ = typeid
-            create.__doc__ = f"A proxy of the queue that the master offers as {typeid!r}."
+            create.__doc__ = f"A proxy of what the master offers as {typeid!r}."
             setattr(cls, typeid, create)
 
     def start(self, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()) -> None:
@@ -137,6 +161,7 @@ class BaseManager:
         except BaseException:
             self._end()
             raise
+        self._process = ServingHere(self)
 
     def get_server(self) -> Server:
         """Bind now, and serve in the calling thread with `get_server().serve_forever()`."""
@@ -158,22 +183,22 @@ class BaseManager:
         self._check_unused("connect")
         if self._url is not None:
             self._connect_at(self._url)
-            return
-        self._connect_to_master()
+        else:
+            self._connect_to_master()
+        self._state.value = self._state.STARTED
 
     def _connect_to_master(self) -> None:
-        host = "127.0.0.1" if self._host in ("", "0.0.0.0") else self._host
         started = time.monotonic()
         try:
-            self._link = MasterLink(host, self._port, self._keyring)
-            return
+            self._connection = Connection((self._host, self._port), self._keyring, self._serializer)
         except ProtocolError as error:
             if not getattr(error, "is_stock", False):
                 raise
-        from manyhands.managers.stock_master import StockMasterLink  # a few milliseconds that nobody else needs
+            from manyhands.managers.stock_master import StockMasterLink  # a few milliseconds that nobody else needs
 
-        kind, left_s = type(self), max(0.0, CONNECT_S - (time.monotonic() - started))
-        self._link = StockMasterLink((host, self._port), self._keyring, lambda: kind._registry, timeout_s=left_s)
+            kind, left_s = type(self), max(0.0, CONNECT_S - (time.monotonic() - started))
+            address = homes.normal((self._host, self._port))
+            self._elsewhere = StockMasterLink(address, self._keyring, lambda: kind._registry, timeout_s=left_s)
 
     def shutdown(self) -> None:
         """On the master: tell every worker, and stop. In a worker: leave the master. Idempotent."""
@@ -193,7 +218,7 @@ class BaseManager:
         return (self._host, self._port)
 
     def __enter__(self) -> Self:
-        if self._master is None and self._link is None:
+        if self._master is None and self._connection is None and self._elsewhere is None:
             self.start()
         return self
 
@@ -208,6 +233,14 @@ class BaseManager:
             name=name,
             obj=self,
         )
+
+    def _number_of_objects(self) -> int:
+        """How many objects somebody refers to."""
+        return int(self._home_or_error("_number_of_objects").ask_table("number_of_objects"))
+
+    def _debug_info(self) -> str:
+        """A line for each object with its references, and one with what it is."""
+        return str(self._home_or_error("_debug_info").ask_table("debug_info"))
 
     def __reduce__(self) -> Any:
         raise UsageError(
@@ -229,8 +262,10 @@ class BaseManager:
             store=self._store,
             entries=lambda: kind._registry,
             switch_interval_s=self._switch_interval_s,
+            serializer=self._serializer,
         )
         self._master = master
+        self._state.value = self._state.STARTED
         # At exit, not when the manager is collected: a collector runs in any thread and inside any lock.
         self._finalizer = util.Finalize(None, master.stop, exitpriority=0)
         return master
@@ -240,14 +275,15 @@ class BaseManager:
 
         self._check_unused("start")
         kind = type(self)
-        self._link = start_at(url, self._given_key, lambda: kind._registry, initializer, initargs)
+        self._elsewhere = start_at(url, self._given_key, lambda: kind._registry, initializer, initargs)
+        self._state.value = self._state.STARTED
 
     def _connect_at(self, url: str) -> None:
         from manyhands.managers.engine_queues import connect_at
 
         kind = type(self)
-        self._link = connect_at(url, self._given_key, lambda: kind._registry)
-        if self._link is None:
+        self._elsewhere = connect_at(url, self._given_key, lambda: kind._registry)
+        if self._elsewhere is None:
             where = parse_address(url)
             self._host, self._port = where
             self._keyring = find_key(self._given_key, is_loopback=where.is_loopback, what=url).keyring
@@ -258,25 +294,50 @@ class BaseManager:
             raise multiprocessing.ProcessError(f"{what}() comes after shutdown(); make a new {type(self).__name__}.")
         if self._master is not None:
             raise multiprocessing.ProcessError(f"{what}() comes second: this manager already serves at {self.address}.")
-        if self._link is not None:
+        if self._connection is not None or self._elsewhere is not None:
             raise multiprocessing.ProcessError(f"{what}() comes second: this manager is connected to {self.address}.")
 
-    def _create(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> Any:
+    @property
+    def _home(self) -> Master | Connection | None:
+        return self._master if self._master is not None else self._connection
+
+    def _home_or_error(self, what: str) -> Master | Connection:
         if self._is_over.is_set():
-            raise UsageError(f"{typeid}() was called after shutdown(), when nothing is served any more.")
-        if self._master is not None:
-            return self._master.proxy(typeid, args, kwds)
-        if self._link is not None:
-            return self._link.proxy(typeid, args, kwds)
-        raise UsageError(f"{typeid}() was called too early; call start() on the master or connect() in a worker first.")
+            raise UsageError(f"{what}() was called after shutdown(), when nothing is served any more.")
+        home = self._home
+        if home is None:
+            raise UsageError(f"{what}() was called too early; call start() on the master or connect() in a worker first.")
+        return home
+
+    def _proxy(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> Any:
+        if self._elsewhere is not None:
+            return self._elsewhere.proxy(typeid, args, kwds)
+        home = self._home_or_error(typeid)
+        try:
+            made = home.create(typeid, args, kwds)
+        except TaskFailed as error:
+            raise CallableFailed(str(error), **error.facts) from error.__cause__
+        return proxy_of(made, home, type(self)._registry, self)
 
     def _end(self) -> None:
         finalizer, self._finalizer = self._finalizer, None
         if finalizer is not None:
             finalizer()
-        if self._link is not None:
-            self._link.close()
+        if self._connection is not None:
+            self._connection.close()
+        if self._elsewhere is not None:
+            self._elsewhere.close()
+        self._state.value = self._state.SHUTDOWN
         self._is_over.set()
+
+    def _unbind(self, master: Master) -> None:
+        """A server that was bound and never served is given up: the manager may start another one."""
+        if self._master is master:
+            finalizer, self._finalizer = self._finalizer, None
+            if finalizer is not None:
+                finalizer()
+            self._master = None
+            self._state.value = self._state.INITIAL
 
 
 class Server:
@@ -285,6 +346,7 @@ class Server:
     def __init__(self, manager: BaseManager, master: Master) -> None:
         self._manager = manager
         self._master = master
+        self.listener = _Listener(self)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -309,6 +371,45 @@ def _engine_url(address: object) -> str | None:
     except UsageError as error:
         raise type(error)(f"address={address!r}: {error}") from None
     return address
+
+
+class _Listener:
+    """The standard library's name for what a server listens with."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.address = server.address
+
+    def close(self) -> None:
+        """Give the address up; the manager can then be started anew."""
+        self._server._manager._unbind(self._server._master)
+
+
+class ServingHere:
+    """Stands where the standard library keeps the manager's process: the server is a thread of this one."""
+
+    name = "MainProcess"
+
+    def __init__(self, manager: BaseManager) -> None:
+        self._manager = manager
+        self.pid = os.getpid()
+
+    @property
+    def exitcode(self) -> int | None:
+        """0 once the manager was shut down."""
+        return None if self.is_alive() else 0
+
+    def is_alive(self) -> bool:
+        """Whether the manager serves."""
+        return not self._manager._is_over.is_set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the manager was shut down."""
+        self._manager.join(timeout)
+
+    def terminate(self) -> None:
+        """Shut the manager down."""
+        self._manager.shutdown()
 
 
 def _checked_address(address: object) -> tuple[str, int]:

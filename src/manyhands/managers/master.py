@@ -5,6 +5,8 @@
                                        v
                                     Objects ──> the program's callables ──> Offers: its queue.Queue objects
 
+A proxy in the master itself calls its object in its own thread, without any of these.
+
 Stopping goes from the outside in: workers are told and their connections closed, the master's own session ends, the engine
 closes, and only then do the program's queue objects get their own methods back, so that no thread of the program finds an
 empty queue where the engine's was a moment ago.
@@ -13,26 +15,32 @@ empty queue where the engine's was a moment ago.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
 from manyhands.address import Address
 from manyhands.auth import Keyring
 from manyhands.client.client import Client
+from manyhands.codec import Codec
 from manyhands.engines.opening import open_engine
 from manyhands.engines.remote import RemoteEngine
-from manyhands.errors import UnsupportedFeature
+from manyhands.managers import homes
+from manyhands.managers.answering import TABLE, Answering
+from manyhands.managers.errands import Errands
 from manyhands.managers.gate import Gate
+from manyhands.managers.link import Link
 from manyhands.managers.missing import MasterQueueProxy
-from manyhands.managers.objects import Made, Objects
 from manyhands.managers.objects.callers import Callers
-from manyhands.managers.objects.table import QUEUE_PREFIX
+from manyhands.managers.objects.table import QUEUE_PREFIX, Made, Objects
 from manyhands.managers.offers import Offers
-from manyhands.managers.proxies import QueueProxy
+from manyhands.managers.plain import PICKLE, XMLRPC
+from manyhands.managers.proxies import QueueProxy, XmlQueueProxy
+from manyhands.managers.references import LocalReference, Reference, RemoteReference, copied
 from manyhands.managers.registry import Registry
 from manyhands.managers.responsiveness import QuickSwitching
+from manyhands.managers.standard_proxies import STANDARD
 from manyhands.managers.stock import StockGateway
-from manyhands.model import Message
 from manyhands.server.listener import SocketServer
 from manyhands.settings import SHORT_BYTES
 
@@ -43,7 +51,7 @@ _OWN_SESSION = ""
 
 
 class Master:
-    """A bound master; it serves from start() or run() to stop().
+    """A bound master; it serves from start() or run() to stop(). The Home of proxies in its process.
 
     Raises:
         AddressInUse: another program has the port.
@@ -59,22 +67,31 @@ class Master:
         store: str,
         entries: Callable[[], Registry],
         switch_interval_s: float | None,
+        serializer: str = PICKLE,
     ) -> None:
-        self._engine = open_engine(store)
-        gate = Gate(self._engine, self._answer, self._unrefer, self._drop, self._end_session)
-        self._offers = Offers(self._open, is_durable=self._engine.features.survives_restart, holds=self._holds)
-        self.objects = Objects(entries, self._offers, gate.drop_later)
-        self._callers = Callers(self.objects.holdings.holds)
-        stock = StockGateway(self._engine, keyring, self.objects, self._callers, gate.run)
+        self._host = host
+        self._serializer = serializer
+        self._pid = os.getpid()
+        self._is_over = False
+        self.authkey = keyring.raw
+        self._engine = engine = open_engine(store)
+        self._errands = Errands()
+        self._offers = Offers(self._open, is_durable=engine.features.survives_restart, holds=self._holds)
+        self.objects = Objects(entries, self._offers, self._drop_later, STANDARD)
+        codec = Codec([(key.id, key.body) for key in keyring])
+        self._callers = callers = Callers(self.objects.holdings.holds)
+        self._gate = gate = Gate(engine, Answering(self.objects, codec), callers, self._errands)
+        stock = StockGateway(engine, keyring, self.objects, callers, self._errands.put)
         try:
             # The drop-in listens where the program says, as the standard library does: its workers are on other machines.
             self._server = SocketServer(gate, host=host, port=port, keyring=keyring, is_insecure=True, meet_stock=stock.meet)
             address = self._server.address
-            self._client = Client(self._engine, keyring, url=self._server.url, reopen=lambda: RemoteEngine(address, keyring))
+            self._client = Client(engine, keyring, url=self._server.url, reopen=lambda: RemoteEngine(address, keyring))
         except BaseException:
             gate.close()
             raise
-        self._gate = gate
+        self.link = Link(self._client)
+        homes.add(self, keyring)
         self._switching = None if switch_interval_s is None else QuickSwitching(switch_interval_s)
         if len(keyring.raw) < SHORT_BYTES and (not host or not Address(host, port).is_loopback):
             _log.info(
@@ -83,6 +100,9 @@ class Master:
                 len(keyring.raw),
                 self.port,
             )
+
+    is_master = True
+    """Whether proxies in this process find their objects here rather than over a connection to it."""
 
     @property
     def port(self) -> int:
@@ -100,35 +120,81 @@ class Master:
         self._server.run()
 
     def stop(self) -> None:
-        """Tell every worker, close everything, put back what was changed. Idempotent."""
+        """Tell every worker, close everything, put back what was changed. Idempotent; does nothing in a forked child."""
+        if os.getpid() != self._pid:
+            return
+        self._is_over = True
+        homes.remove(self)
         self._server.stop("The master has shut down.")
-        self._client.close()
-        self._callers.stop()
+        self.link.close()
         self._gate.close(closing_reason="The master has shut down.")
         self._offers.restore()
         self.objects.restore()
         if self._switching is not None:
             self._switching.end()
 
-    def proxy(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> QueueProxy:
-        """The queue that the callable of typeid stands for. Raises as `Offers.create` does."""
-        made = _checked(self.objects.create(_OWN_SESSION, typeid, args, kwds), typeid)
-        return MasterQueueProxy(self._client, made.queue, self.port, made.served)
+    # -- as proxies need it (homes.Home); in a forked child all of it is elsewhere, and asked for over the network
 
-    # -- for workers, in the gate's thread
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        return (self._host or "0.0.0.0", self.port)
 
-    def _answer(self, session: str, typeid: str, arguments: Message | None) -> str:
-        args, kwds = ((), {}) if arguments is None else self._client.open().codec.open_message(typeid, arguments)
-        return _checked(self.objects.create(session, typeid, args, kwds), typeid).queue
+    @property
+    def is_open(self) -> bool:
+        return not self._is_over
 
-    def _drop(self, name: str) -> None:
-        self._offers.drop(name)
+    def create(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> Made:
+        """What the callable of typeid makes, for a proxy in this process. Raises as `Objects.create` does."""
+        if self._is_elsewhere:
+            return self.link.create(typeid, args, kwds)
+        return self.objects.create(_OWN_SESSION, typeid, copied(args), copied(kwds))
 
-    def _unrefer(self, name: str, session: str) -> None:
-        self.objects.decref(QUEUE_PREFIX + name, session)
+    def reference(self, made: Made | str) -> Reference:
+        """See `homes.Home`."""
+        if self._is_elsewhere:
+            is_counted = isinstance(made, Made)
+            return RemoteReference(self.link, made if isinstance(made, str) else made.ident, is_counted=is_counted)
+        served = made.served if isinstance(made, Made) else None
+        if served is None:
+            served = self.objects.find(made if isinstance(made, str) else made.ident)
+        return LocalReference(self.objects, served, self.link, lambda: self._is_over)
 
-    def _end_session(self, session: str) -> None:
-        self.objects.holder_ended(session, is_lost=True)
+    def queue(self, made: Made | str) -> QueueProxy:
+        """See `homes.Home`."""
+        ident = made if isinstance(made, str) else made.ident
+        name = ident.removeprefix(QUEUE_PREFIX)
+        reference = self.reference(made) if self._is_elsewhere or self.objects.is_counted(ident) else None
+        if self._serializer == XMLRPC:
+            return XmlQueueProxy(self._client, name, self, reference)
+        if self._is_elsewhere:
+            return QueueProxy(self._client, name, self, reference)
+        return MasterQueueProxy(self._client, name, self.port, self, reference)
+
+    def methods(self, ident: str) -> tuple[str, ...]:
+        """See `homes.Home`."""
+        return tuple(self.ask_table("get_methods", ident))
+
+    def ask_table(self, what: str, *args: Any) -> Any:
+        """What the table of objects says of itself: number_of_objects, debug_info, get_methods."""
+        if self._is_elsewhere:
+            return self.link.invoke(TABLE, what, args)[1]
+        asked: dict[str, Callable[..., Any]] = {
+            "number_of_objects": self.objects.number_of_objects,
+            "debug_info": self.objects.debug_info,
+            "get_methods": self.objects.methods,
+        }
+        return asked[what](*args)
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        return os.getpid() != self._pid
+
+    # -- inside
+
+    def _drop_later(self, name: str) -> None:
+        # A collector may call this, in any thread and inside any lock.
+        self._errands.put(lambda: self._offers.drop(name))
 
     def _holds(self, name: str) -> bool:
         return any(stats.ready or stats.delayed or stats.leased for stats in self._client.stats(name).queues)
@@ -137,12 +203,3 @@ class Master:
         """The engine's queue of that name and bound, as the program's own queue objects use it."""
         self._client.queue(name, maxsize)
         return MasterQueueProxy(self._client, name, self.port)
-
-
-def _checked(made: Made, typeid: str) -> Made:
-    if made.served is not None and not made.queue:
-        raise UnsupportedFeature(
-            f"{typeid!r} returns a {type(made.served.obj).__name__}, and this version of manyhands offers its own clients "
-            f"queue.Queue objects only; put what the workers need to know into the items of a queue."
-        )
-    return made

@@ -15,7 +15,9 @@ from typing import Any
 from manyhands.client.client import Client
 from manyhands.errors import ManyhandsError
 from manyhands.events import StatsReply
+from manyhands.managers.homes import Home
 from manyhands.managers.proxies import QueueProxy
+from manyhands.managers.references import Reference
 from manyhands.model import public_id
 
 _log = logging.getLogger(__name__)
@@ -27,14 +29,16 @@ LONG_S = 1.0
 class MasterQueueProxy(QueueProxy):
     """A queue's proxy in the master itself."""
 
-    def __init__(self, client: Client, name: str, port: int, keeps: object = None) -> None:
+    def __init__(
+        self, client: Client, name: str, port: int, home: Home | None = None, reference: Reference | None = None
+    ) -> None:
         """The queue of that name.
 
         Args:
             port: where workers connect, for sentences.
-            keeps: see QueueProxy.
+            home, reference: see QueueProxy.
         """
-        super().__init__(client, name, keeps)
+        super().__init__(client, name, home, reference)
         self._port = port
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import queue
 import sys
-import weakref
-from collections.abc import Callable
+from multiprocessing.context import get_spawning_popen
 from typing import Any
 
 from manyhands.client.client import Client
 from manyhands.client.queue import Queue
+from manyhands.managers import homes
 from manyhands.managers.forgotten_import import supply_the_forgotten_name
+from manyhands.managers.homes import Address, Home
+from manyhands.managers.objects.table import QUEUE_PREFIX
+from manyhands.managers.plain import narrowed
+from manyhands.managers.references import Reference
 
 
 class QueueProxy(Queue):
@@ -20,18 +24,35 @@ class QueueProxy(Queue):
     handed that name when it is needed (see `forgotten_import`).
     """
 
-    def __init__(self, client: Client, name: str, keeps: object = None) -> None:
+    def __init__(self, client: Client, name: str, home: Home | None = None, reference: Reference | None = None) -> None:
         """The queue of that name.
 
         Args:
-            keeps: what must live as long as this proxy: in the master, what stands for a queue of its caller's own.
+            home: the master, as a pickled proxy finds it again; None for one that is never sent anywhere.
+            reference: keeps a queue that was made for its callers alone.
         """
         super().__init__(client, name)
-        self._keeps = keeps
+        self._home = home
+        self._reference = reference
 
-    def when_dropped(self, drop: Callable[[str], object]) -> None:
-        """Call drop with the queue's name when this proxy is no longer used."""
-        weakref.finalize(self, drop, self.name).atexit = False
+    def handed(self) -> None:
+        """A proxy of it is pickled."""
+        if self._reference is not None:
+            self._reference.handed()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._home is None:
+            return Queue.__reduce__(self)
+        self.handed()
+        authkey = self._home.authkey if get_spawning_popen() is not None else None
+        return rebuild_queue, (self._home.address, QUEUE_PREFIX + self.name, authkey)
+
+    def __deepcopy__(self, memo: object) -> QueueProxy:
+        return self
+
+    def _opened(self) -> None:
+        if self._reference is not None:
+            self._reference.renew()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """See `manyhands.Queue.get`."""
@@ -64,3 +85,21 @@ class QueueProxy(Queue):
         except queue.Full:
             supply_the_forgotten_name(sys._getframe(1))
             raise
+
+
+class XmlQueueProxy(QueueProxy):
+    """A queue's proxy of a manager with serializer='xmlrpclib'."""
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None, **options: Any) -> None:
+        """See `manyhands.Queue.put`; raises also what XML-RPC cannot carry."""
+        QueueProxy.put(self, narrowed(item), block, timeout, **options)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """See `manyhands.Queue.get`."""
+        return narrowed(QueueProxy.get(self, block, timeout))
+
+
+def rebuild_queue(address: Address, ident: str, authkey: bytes | None) -> QueueProxy:
+    """A queue's proxy that arrived in pickled form."""
+    proxy: QueueProxy = homes.find(address, authkey).queue(ident)
+    return proxy

@@ -203,7 +203,7 @@ class _Guarded:
 
 @lru_cache(maxsize=256)
 def _guarded(plain: Any) -> Any:
-    return type(plain.__name__, (_Guarded, plain), {"_plain": plain})
+    return type(plain.__name__, (_Guarded, plain), {"_plain": plain, "_is_stock": True})
 
 
 @lru_cache(maxsize=256)

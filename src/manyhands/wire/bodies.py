@@ -11,10 +11,10 @@ from typing import Any
 from msgspec.structs import force_setattr, replace
 
 from manyhands.errors import ProtocolError
-from manyhands.events import Create, DeadLetters, Granted, Outcome, Peeked, Put, Settle
+from manyhands.events import Create, DeadLetters, Granted, Invoke, Outcome, Peeked, Put, Returned, Settle
 
 Place = tuple[int, int, int]
-"""Event's index in its batch, item's index in that event's list (0 for an Outcome or Create), number of the body."""
+"""Event's index in its batch, item's index in that event's list (0 where there is no list), number of the body."""
 
 _Holder = tuple[Any, str]
 
@@ -31,12 +31,16 @@ def _settle_holders(event: Settle) -> list[_Holder]:
     return [(settlement, "result") for settlement in event.settlements]
 
 
-def _outcome_holders(event: Outcome) -> list[_Holder]:
+def _outcome_holders(event: Outcome | Returned) -> list[_Holder]:
     return [(event, "value")]
 
 
 def _create_holders(event: Create) -> list[_Holder]:
     return [(event.arguments, "body")] if event.arguments is not None else []
+
+
+def _invoke_holders(event: Invoke) -> list[_Holder]:
+    return [(event.call, "body")]
 
 
 def _dead_holders(event: DeadLetters) -> list[_Holder]:
@@ -49,10 +53,12 @@ _HOLDERS: dict[type, Callable[[Any], list[_Holder]]] = {
     Settle: _settle_holders,
     Outcome: _outcome_holders,
     Create: _create_holders,
+    Invoke: _invoke_holders,
+    Returned: _outcome_holders,
     Peeked: _put_holders,
     DeadLetters: _dead_holders,
 }
-_RARE = frozenset({Create, Peeked, DeadLetters})
+_RARE = frozenset({Create, Invoke, Returned, Peeked, DeadLetters})
 
 
 def any_over(events: Sequence[Any], limit: int) -> bool:
@@ -123,12 +129,14 @@ def _holders(event: Any) -> list[_Holder]:
 
 def _without(event: Any, items: set[int]) -> Any:
     match event:
-        case Outcome():
+        case Outcome() | Returned():
             return replace(event, value=b"")
         case Put() | Peeked():
             return replace(event, messages=[replace(m, body=b"") if i in items else m for i, m in enumerate(event.messages)])
         case Create():
             return replace(event, arguments=replace(event.arguments, body=b"")) if event.arguments is not None else event
+        case Invoke():
+            return replace(event, call=replace(event.call, body=b""))
         case Settle():
             return replace(
                 event, settlements=[replace(s, result=b"") if i in items else s for i, s in enumerate(event.settlements)]

@@ -163,7 +163,7 @@ def test_an_object_goes_with_its_last_reference() -> None:
     them.decref(ident, "s")
     gc.collect()
     assert original() is not None
-    them.holder_ended("t", is_lost=True)
+    them.holder_ended("t")
     gc.collect()
     assert original() is None
     assert them.number_of_objects() == 0

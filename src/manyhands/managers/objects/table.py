@@ -54,6 +54,9 @@ class Made(NamedTuple):
     """The engine's queue that it is; "" for an object."""
     shape: str = ""
     """The standard proxy that fits when none was registered: "dict", "list"."""
+    typeid: str = ""
+    is_counted: bool = True
+    """Whether it lives as long as its references: everything but a queue that has a name of its own."""
     served: Served | None = None
     """In this process: what keeps it alive until a proxy does. None for a queue that has a name of its own."""
 
@@ -163,14 +166,11 @@ class Objects:
             return QUEUE_METHODS
         return self.find(ident).exposed
 
-    def holder_ended(self, holder: str, *, is_lost: bool) -> None:
+    def holder_ended(self, holder: str) -> None:
         """The holder is gone, and its references with it."""
         with self._lock:
             held = self._held.pop(holder, {})
-            if not is_lost:
-                for served, _ in held.values():
-                    self.linger(served)  # what it put on a queue may still be on its way
-        del held
+        del held  # outside the lock: if it was the last reference to something, that object's own code runs
 
     def linger(self, served: Served) -> None:
         """Keep it for LINGER_S, whoever lets go of it."""
@@ -213,6 +213,10 @@ class Objects:
             f"The master serves nothing under {ident!r} any more: the last proxy of it is gone. Keep a proxy while others "
             f"are to use the object, or let the registered callable return the same object each time."
         )
+
+    def is_counted(self, ident: str) -> bool:
+        """Whether it lives as long as its references: everything but a queue that has a name of its own."""
+        return not ident.startswith(QUEUE_PREFIX) or ident in self._alive
 
     def opened(self, served: Served) -> None:
         """A proxy in this process leads to it."""
@@ -259,20 +263,20 @@ class Objects:
             served = self._new(obj, entry, typeid)
         if holder:
             self._refer(served, holder)
-        return Made(served.ident, _shown(served), shape=served.shape, served=served)
+        return Made(served.ident, _shown(served), "", served.shape, typeid, served=served)
 
     def _serve_queue(self, made: list[Any], entry: Entry, typeid: str, name: str, holder: str) -> Made:
         name, is_own = self._queues.adopt(made, typeid, name)
         ident, exposed = QUEUE_PREFIX + name, entry.exposed or QUEUE_METHODS
         if not is_own:
-            return Made(ident, exposed, name)
+            return Made(ident, exposed, name, "", typeid, is_counted=False)
         served = Served(ident, typeid, None, exposed)
         weakref.finalize(served, self._drop_queue, name).atexit = False
         with self._lock:
             self._alive[ident] = served
         if holder:
             self._refer(served, holder)
-        return Made(ident, exposed, name, served=served)
+        return Made(ident, exposed, name, "", typeid, served=served)
 
     def _new(self, obj: Any, entry: Entry, typeid: str) -> Served:
         if self._queues.is_durable:
@@ -321,25 +325,36 @@ class Objects:
         kwds: dict[str, Any] | None = None,
         *,
         holder: str = "",
+        is_wanted: Callable[[], bool] | None = None,
     ) -> tuple[str, Any]:
         """Call a method of a served object in this thread; may wait as long as that method does.
 
         Args:
             caller: one thread of one peer. All its calls must come in one thread while it holds a lock (see callers.py).
             holder: who gets the reference when the answer is another served object.
+            is_wanted: asked when a lock was acquired: whether anybody still waits for that; see also `withdraw`.
 
         Returns:
             ('#RETURN', value) · ('#ERROR', the exception that it raised) · ('#TRACEBACK', text: there is no such method or
-            object) · ('#PROXY', (exposed, Token)): the value is served under a typeid of its own; the Token has no address.
+            object) · ('#PROXY', (exposed, Token)): the value is served under a typeid of its own. The Token has no address;
+            without a holder it is the `Made`, which keeps the object alive until a proxy does.
         """
         try:
             served = self.find(ident)
         except ManyhandsError as error:
             return TRACEBACK, f"{error}\n"
-        return self.call_served(caller, served, method, args, kwds or {}, holder=holder)
+        return self.call_served(caller, served, method, args, kwds or {}, holder=holder, is_wanted=is_wanted)
 
     def call_served(
-        self, caller: Caller, served: Served, method: str, args: tuple[Any, ...], kwds: dict[str, Any], *, holder: str = ""
+        self,
+        caller: Caller,
+        served: Served,
+        method: str,
+        args: tuple[Any, ...],
+        kwds: dict[str, Any],
+        *,
+        holder: str = "",
+        is_wanted: Callable[[], bool] | None = None,
     ) -> tuple[str, Any]:
         """`call`, for an object that was found already."""
         obj = served.obj
@@ -356,7 +371,7 @@ class Objects:
                 assert served.leasing is not None
                 value = self._call_leasing(caller, served.leasing, method, args, kwds)
             elif method in NOTED and is_lock(obj):
-                value = self._call_lock(caller, obj, function, method, args, kwds)
+                value = self._call_lock(caller, obj, function, method, args, kwds, is_wanted)
             else:
                 value = function(*args, **kwds)
         except Exception as error:
@@ -369,7 +384,7 @@ class Objects:
         except Exception:
             return TRACEBACK, traceback.format_exc()
 
-    def _as_proxy(self, typeid: str, value: Any, holder: str) -> tuple[tuple[str, ...], Token]:
+    def _as_proxy(self, typeid: str, value: Any, holder: str) -> tuple[tuple[str, ...], Token | Made]:
         entries = self._entries()
         entry = entries.get(typeid) or self._standard.get(typeid)
         if entry is None:
@@ -378,8 +393,8 @@ class Objects:
             made = self.create(holder, typeid, (value,))
         else:
             made = self._serve([value], entry, typeid, typeid, holder)
-        if made.served is not None and not holder:
-            self.linger(made.served)  # until the proxy in this process has it
+        if not holder:
+            return made.exposed, made
         return made.exposed, Token(typeid, None, made.ident)
 
     def _call_leasing(
@@ -397,6 +412,7 @@ class Objects:
         method: str,
         args: tuple[Any, ...],
         kwds: dict[str, Any],
+        is_wanted: Callable[[], bool] | None,
     ) -> Any:
         """Call a lock's method and note what the caller holds then; if nobody waits for it any more, give it back."""
         call = _Call()
@@ -412,7 +428,7 @@ class Objects:
                 calls.remove(call)
                 if not calls:
                     del self._calls[caller]
-                is_abandoned = call.is_abandoned
+                is_abandoned = call.is_abandoned or (is_wanted is not None and not is_wanted())
                 if is_over and not is_abandoned:
                     self.holdings.note(caller, obj, method, value)
         if is_abandoned:
