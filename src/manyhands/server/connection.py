@@ -166,7 +166,9 @@ class Connection(asyncio.BufferedProtocol):
     # -- the engine's side
 
     def sink(self, replies: Sequence[Reply]) -> None:
-        """Take replies for this peer, from any thread; they leave with the next turn of the loop."""
+        """Take replies for this peer, from any thread; they leave with the next turn of the loop, or at once."""
+        if len(replies) == 1 and self._answer_through(replies[0]):
+            return
         self._outbox.extend(replies)
         if self._is_dirty:
             return
@@ -231,6 +233,33 @@ class Connection(asyncio.BufferedProtocol):
             return False
         finally:
             self._writing.release()
+
+    def _answer_through(self, reply: Reply) -> bool:
+        """`write_through` for a lone answer that somebody waits for; whether it was written whole.
+
+        A thread that has committed for many clients comes here for each of them, so there is no step too many.
+        """
+        if self._outbox or type(reply) is not Done or reply.rid <= 0 or not self._server.is_elsewhere():
+            return False
+        if not _CAN_WRITE_THROUGH or not self._writing.acquire(False):
+            return False
+        try:
+            transport = self._transport
+            if transport is None or self._is_stuck or self._is_closing or self._encoded or transport.get_write_buffer_size():
+                return False
+            frame = self._wire.encode_done(reply)
+            try:
+                written = os.write(self.fd, frame)
+            except OSError:  # full, or broken: the loop will find out which
+                return False
+            if written == len(frame):
+                return True
+            self._encoded = [memoryview(frame)[written:]]
+        finally:
+            self._writing.release()
+        self._is_dirty = True
+        self._server.flush_soon(self)
+        return True
 
     def _take_encoded(self) -> list[Buffer]:
         """What is to be written next. Not a swap of the outbox: another thread may be about to extend that very list."""

@@ -255,6 +255,10 @@ class SocketServer:
             return
         future.add_done_callback(lambda done: self._tell(connection.attached, done))
 
+    def is_elsewhere(self) -> bool:
+        """Whether the calling thread is not the loop's."""
+        return threading.get_ident() != self._loop_ident
+
     def flush_soon(self, connection: Peer) -> None:
         """Its outbox has something; from any thread. One flush a turn for all of them."""
         if threading.get_ident() != self._loop_ident:

@@ -132,6 +132,12 @@ class FrameEncoder:
         payload = _encode(events)
         return HEADER.pack(len(payload), BATCH, 0, 0) + payload if len(payload) <= INLINE_BODY_BYTES else None
 
+    @staticmethod
+    def encode_plain(events: Sequence[Any]) -> bytes:
+        """The one frame for events that are small and hold no body."""
+        payload = _encode(events)
+        return HEADER.pack(len(payload), BATCH, 0, 0) + payload
+
     def _encode_with_bodies(self, events: Sequence[Any], least_bytes: int) -> list[Buffer]:
         for body in bodies.large(events, self.max_body_bytes):
             raise PayloadTooLarge(

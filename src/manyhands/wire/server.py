@@ -16,7 +16,7 @@ import msgspec
 
 from manyhands import auth
 from manyhands.errors import AuthenticationFailed, ManyhandsError, PayloadTooLarge, ProtocolError
-from manyhands.events import Attach, Attached, Failed, Ping, Reply, Request
+from manyhands.events import Attach, Attached, Done, Failed, Ping, Reply, Request
 from manyhands.model import MAX_BODY_BYTES
 from manyhands.wire import handshake
 from manyhands.wire.frames import (
@@ -133,6 +133,10 @@ class ServerWire:
                 return [buffer for reply in replies for buffer in self.encode([reply])]
             code = error.code if isinstance(error, PayloadTooLarge) else ManyhandsError.code
             return self._encoder.encode([Failed(getattr(replies[0], "rid", 0), code, f"The answer cannot be sent: {error}")])
+
+    def encode_done(self, reply: Done) -> bytes:
+        """The one frame that carries this answer."""
+        return self._encoder.encode_plain((reply,))
 
     def goodbye(self, text: str) -> bytes:
         """The last frame before the server itself closes the connection for a reason that the client should log."""

@@ -25,13 +25,18 @@ def translated(path: Path) -> Iterator[None]:
     """Raise SQLite's errors from this block as ours, with the path and the remedy in the sentence."""
     try:
         yield
-    except UnicodeDecodeError as error:  # the sqlite3 module met text, perhaps in SQLite's own message, that is none
-        raise _corrupt(path, error) from error
-    except sqlite3.Error as error:
-        raise _ours(path, error) from error
+    except FOREIGN as error:
+        raise ours(path, error) from error
 
 
-def _ours(path: Path, error: sqlite3.Error) -> EngineError:
+FOREIGN = (sqlite3.Error, UnicodeDecodeError)
+"""What the sqlite3 module raises; the second when it met text, perhaps in SQLite's own message, that is none."""
+
+
+def ours(path: Path, error: Exception) -> EngineError:
+    """What to raise instead of one of FOREIGN."""
+    if isinstance(error, UnicodeDecodeError):
+        return _corrupt(path, error)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # extended codes carry the primary one in the low byte
     match code:
         case sqlite3.SQLITE_FULL:

@@ -24,7 +24,7 @@ from manyhands._faults import crashpoint, is_planted
 from manyhands.engines.sqlite import schema
 from manyhands.engines.sqlite import statements as sql
 from manyhands.engines.sqlite.coalesce import Rows
-from manyhands.engines.sqlite.failing import translated
+from manyhands.engines.sqlite.failing import FOREIGN, ours, translated
 from manyhands.engines.sqlite.log import damaged_frame
 from manyhands.engines.sqlite.reading import read
 from manyhands.errors import EngineCorrupt, EngineUnavailable
@@ -89,7 +89,7 @@ class Store:
                 isolation_level=None,
                 timeout=2.0,
                 check_same_thread=False,
-                cached_statements=256,
+                cached_statements=512,
             )
         store = cls(path, connection)
         try:
@@ -163,20 +163,18 @@ class Store:
             DiskFull: nothing was stored; smaller writes may still succeed.
             DiskFailed: nobody knows what was stored; close and open again.
         """
-        with translated(self.path), self._transaction():
-            if rows.queues:
-                self._set_queues(rows)
-            if rows.stored:
-                self._store(rows)
-            if rows.freed or rows.leased or rows.buried:
-                self._change_states(rows)
-            if rows.produced:
-                sql.PRODUCE.run(self._db, [value for n, ids in rows.produced.items() for id_ in ids for value in (n, id_)])
-                self._producers.update(rows.produced)
-            if rows.removed:
-                self._remove(rows.removed)
-            self._write_rest(rows)
-            crashpoint("commit.before")
+        db = self._db
+        try:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                self._write_all(rows)
+                crashpoint("commit.before")
+                db.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+        except FOREIGN as error:
+            raise ours(self.path, error) from error
         self._commits += 1
         crashpoint("commit.after")
 
@@ -187,9 +185,26 @@ class Store:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            if self._db.in_transaction:  # some errors make SQLite roll back by itself
-                self._db.execute("ROLLBACK")
+            self._roll_back()
             raise
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:  # some errors make SQLite roll back by itself
+            self._db.execute("ROLLBACK")
+
+    def _write_all(self, rows: Rows) -> None:
+        if rows.queues:
+            self._set_queues(rows)
+        if rows.stored:
+            self._store(rows)
+        if rows.freed or rows.leased or rows.buried:
+            self._change_states(rows)
+        if rows.produced:
+            sql.PRODUCE.run(self._db, [value for n, ids in rows.produced.items() for id_ in ids for value in (n, id_)])
+            self._producers.update(rows.produced)
+        if rows.removed:
+            self._remove(rows.removed)
+        self._write_rest(rows)
 
     def _set_queues(self, rows: Rows) -> None:
         for change in rows.queues.values():
