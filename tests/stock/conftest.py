@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from multiprocessing.connection import Client, Connection
 from multiprocessing.managers import BaseManager as StockManager
-from multiprocessing.managers import dispatch
+from multiprocessing.managers import convert_to_error, dispatch  # type: ignore[attr-defined]
 from typing import Any
 
 import pytest
@@ -20,17 +20,19 @@ WAIT_S = 20.0
 
 
 class Office:
-    """A serving master of ours with two queues, "task" and (of at most two items) "small"."""
+    """A serving master of ours with three queues: "task", "result" and (of at most two items) "small"."""
 
     def __init__(self, stack: ExitStack, **more: Any) -> None:
         self._stack = stack
         self.task: queue.Queue[Any] = queue.Queue()
+        self.result: queue.Queue[Any] = queue.Queue()
         self.small: queue.Queue[Any] = queue.Queue(2)
 
         class Master(BaseManager):
             pass
 
         Master.register("task", callable=lambda: self.task)
+        Master.register("result", callable=lambda: self.result)
         Master.register("small", callable=lambda: self.small)
         Master.register("own", callable=lambda *args: queue.Queue())
         Master.register("broken", callable=lambda: 1 / 0)
@@ -76,7 +78,15 @@ class Peer:
         dispatch(self.connection, None, "accept_connection", ("MainProcess",))
 
     def call(self, method: str, *args: Any, name: str = "task", **kwds: Any) -> Any:
-        return dispatch(self.connection, "q:" + name, method, args, kwds)
+        return self.ask("q:" + name, method, *args, **kwds)
+
+    def ask(self, ident: str, method: str, *args: Any, **kwds: Any) -> Any:
+        """A call of any object; unlike the standard library's own, it does not wait for ever."""
+        self.connection.send((ident, method, args, kwds))
+        kind, value = self.answer()
+        if kind != "#RETURN":
+            raise convert_to_error(kind, value)
+        return value
 
     def begin(self, method: str, *args: Any, name: str = "task") -> None:
         """Send a call and leave its answer where it is."""
@@ -102,5 +112,6 @@ def office(stack: ExitStack) -> Office:
     office = Office(stack)
     stack.callback(office.manager.shutdown)
     office.manager.task()  # type: ignore[attr-defined]
+    office.manager.result()  # type: ignore[attr-defined]
     office.manager.small()  # type: ignore[attr-defined]
     return office

@@ -17,7 +17,7 @@ import pytest
 
 from manyhands.managers import BaseManager
 
-from .conftest import KEY, WAIT_S
+from .conftest import KEY, WAIT_S, Peer
 
 
 class Shelf:
@@ -79,17 +79,11 @@ class Hall:
         worker.connect()
         return worker
 
-    def thread(self) -> Callable[..., Any]:
-        """A thread of a standard-library program: call(ident, method, …); call.connection is its connection."""
-        connection = Client(self.manager.address, authkey=KEY)
-        self._stack.callback(connection.close)
-        dispatch(connection, None, "accept_connection", ("MainProcess",))
-
-        def call(ident: str, method: str, *args: Any, **kwds: Any) -> Any:
-            return dispatch(connection, ident, method, args, kwds)
-
-        call.connection = connection  # type: ignore[attr-defined]
-        return call
+    def thread(self) -> Peer:
+        """One thread of a standard-library program."""
+        peer = Peer(self.manager.address)
+        self._stack.callback(peer.connection.close)
+        return peer
 
     def ident(self, typeid: str) -> str:
         with Client(self.manager.address, authkey=KEY) as connection:
@@ -141,30 +135,30 @@ def test_an_object_lives_as_long_as_a_peer_has_its_proxy(hall: Hall) -> None:
     ident = shelf._id
     assert shelf.count() == 2
     call = hall.thread()
-    assert call(ident, "count") == 2
+    assert call.ask(ident, "count") == 2
     del shelf
     until(lambda: hall.manager._master.objects.number_of_objects() == 0, "it goes with its last proxy")  # type: ignore[union-attr]
     with pytest.raises(RemoteError, match="last proxy of it is gone"):
-        call(ident, "count")
+        call.ask(ident, "count")
 
 
 def test_a_lock_held_by_a_killed_peer_is_released(hall: Hall) -> None:
     for name in ("lock", "owned"):
         ident, holder, other = hall.ident(name), hall.thread(), hall.thread()
-        assert holder(ident, "acquire")
-        assert not other(ident, "acquire", True, 0.05)
-        holder.connection.close()  # type: ignore[attr-defined]
-        assert other(ident, "acquire", True, WAIT_S)
-        other(ident, "release")
+        assert holder.ask(ident, "acquire")
+        assert not other.ask(ident, "acquire", True, 0.05)
+        holder.is_killed()
+        assert other.ask(ident, "acquire", True, WAIT_S)
+        other.ask(ident, "release")
 
 
 def test_a_wait_is_no_obstacle_to_others_and_an_interrupted_one_does_not_answer_the_next_call(hall: Hall) -> None:
     ident, shelf, waiting, other = hall.ident("event"), hall.ident("shelf"), hall.thread(), hall.thread()
-    waiting.connection.send((ident, "wait", (), {}))  # type: ignore[attr-defined]
-    assert other(ident, "is_set") is False
-    assert waiting(shelf, "count") == 2  # Ctrl-C in wait, and then another call
-    other(ident, "set")
-    assert waiting(ident, "is_set") is True
+    waiting.connection.send((ident, "wait", (), {}))
+    assert other.ask(ident, "is_set") is False
+    assert waiting.ask(shelf, "count") == 2  # Ctrl-C in wait, and then another call
+    other.ask(ident, "set")
+    assert waiting.ask(ident, "is_set") is True
 
 
 def test_a_queue_with_an_order_of_its_own_keeps_it_and_a_killed_peer_loses_nothing(hall: Hall) -> None:
@@ -172,8 +166,8 @@ def test_a_queue_with_an_order_of_its_own_keeps_it_and_a_killed_peer_loses_nothi
     for item in (3, 1, 2):
         ordered.put(item)
     ident, victim = hall.ident("ordered"), hall.thread()
-    assert victim(ident, "get") == 1
-    victim.connection.close()  # type: ignore[attr-defined]
+    assert victim.ask(ident, "get") == 1
+    victim.is_killed()
     until(lambda: hall.ordered.qsize() == 3, "it comes back")
     assert [ordered.get(timeout=WAIT_S) for _ in range(3)] == [1, 2, 3]
     with pytest.raises(queue.Empty):
@@ -183,5 +177,5 @@ def test_a_queue_with_an_order_of_its_own_keeps_it_and_a_killed_peer_loses_nothi
 def test_threads_are_only_used_by_calls_that_run(hall: Hall) -> None:
     ident = hall.ident("shelf")
     calls = [hall.thread() for _ in range(40)]
-    assert [call(ident, "count") for call in calls] == [2] * 40
+    assert [call.ask(ident, "count") for call in calls] == [2] * 40
     assert hall.manager._master._callers.n_threads <= 3  # type: ignore[union-attr]
