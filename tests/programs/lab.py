@@ -156,6 +156,12 @@ class Lab:
         self._keeper.stdout.close()
         self._keeper.wait()
 
+    @property
+    def keeper_pid(self) -> int:
+        """The process that keeps this lab's network alive."""
+        assert self._keeper is not None, "this lab shares the host's network"
+        return self._keeper.pid
+
     def shell(self, script: str) -> None:
         """Run a shell script inside this network, to change it; only where the lab has a network of its own."""
         assert self._keeper is not None, "this would change the host's own network"
@@ -188,6 +194,13 @@ class Lab:
         program = Program(name, command, self.folder, environment)
         self._programs.append(program)
         return program
+
+
+def cable(lab: Lab, address: str, other: Lab, others_address: str) -> None:
+    """Lay a cable between two labs with networks of their own: a device named cable in each, with these addresses."""
+    lab.shell(f"ip link add cable type veth peer name cable netns {other.keeper_pid}")
+    for each, own in ((lab, address), (other, others_address)):
+        each.shell(f"ip address add {own} dev cable; ip link set cable up")
 
 
 @cache
