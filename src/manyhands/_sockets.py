@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import sys
+from typing import Any
 
 from manyhands.address import Address
 from manyhands.errors import AddressInUse, UsageError
@@ -46,6 +47,12 @@ def acknowledge_now(sock: socket.socket) -> None:
     if _QUICKACK is not None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
+
+def reached_at(transport: Any) -> tuple[str, int]:
+    """This side's address of a connection, which the other side has dialled; an IPv4 one behind an IPv6 socket as IPv4."""
+    host, port = transport.get_extra_info("sockname")[:2]
+    return host.removeprefix("::ffff:"), port
 
 
 def listen(host: str, port: int) -> socket.socket:

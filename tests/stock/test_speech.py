@@ -116,7 +116,7 @@ def test_reading_a_request_runs_nothing_of_what_it_names(protocol: int) -> None:
     assert (call.method, call.is_whole) == ("put", False)
     PICKLE.hand(*PICKLE.item(call))
     with pytest.raises(SystemExit):
-        PICKLE.rebuild(call)
+        PICKLE.rebuild(call, {})
 
 
 @pytest.mark.parametrize(

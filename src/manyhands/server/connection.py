@@ -50,6 +50,8 @@ class Arrival(NamedTuple):
     """How it signs; see `handshake.stock_dialect`."""
     early: bytes
     """What it sent behind its digest."""
+    reached_at: tuple[str, int]
+    """Our address as the peer has dialled it."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -359,7 +361,10 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(text, delay_s=self._server.wrong_key(self), last=event.reply)
             return
         if self._transport is not None and self._server.hand_over(
-            self, Arrival(self._transport, self.fd, self.peer, event.dialect, self._wire.arrived)
+            self,
+            Arrival(
+                self._transport, self.fd, self.peer, event.dialect, self._wire.arrived, _sockets.reached_at(self._transport)
+            ),
         ):
             self._is_closing = True
             self._transport = None

@@ -69,6 +69,7 @@ class StockConnection(asyncio.BufferedProtocol):
         self._sock = arrival.transport.get_extra_info("socket")
         self._wire = wire
         self._speech: Speech | None = None
+        self._reduce = gateway.passing.reducer(arrival.reached_at)
         self._consumer: StockConsumer | None = None
         self._port: Port | None = None
         self._name = ""
@@ -284,7 +285,7 @@ class StockConnection(asyncio.BufferedProtocol):
     def rebuild(self, call: Call) -> Call:
         """The call with its objects built; for threads that may run the peer's code. Raises UndecodableBody."""
         assert self._speech is not None
-        return self._speech.rebuild(call)
+        return self._speech.rebuild(call, self._gateway.passing.names)
 
     def rebuilt(self, call: Call | None, why_not: str) -> None:
         """The objects of a call are there, or cannot be."""
@@ -311,7 +312,7 @@ class StockConnection(asyncio.BufferedProtocol):
     def said(self, answer: Answer) -> bytes:
         """An answer as this peer reads it. From any thread."""
         assert self._speech is not None
-        return self._speech.say(answer)
+        return self._speech.say(answer, self._reduce)
 
     def _tell(self, answer: Answer | Item) -> None:
         if isinstance(answer, Item):

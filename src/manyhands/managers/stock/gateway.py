@@ -27,6 +27,7 @@ from manyhands.managers.objects.callers import Callers
 from manyhands.managers.stock.answers import NOTHING, PROXY, RETURN, TRACEBACK, Answer, Call
 from manyhands.managers.stock.connection import StockConnection
 from manyhands.managers.stock.hosts import Hosts
+from manyhands.managers.stock.passing import Passing
 from manyhands.model import Message
 from manyhands.server.connection import Arrival
 from manyhands.server.listener import SocketServer
@@ -70,6 +71,7 @@ class StockGateway:
         self._engine = engine
         self._raw_key = keyring.raw
         self._objects = objects
+        self.passing = Passing(objects, lambda: (self._server.address.host, self._server.address.port))
         self._callers = callers
         self._run = run
         self._server: SocketServer

@@ -13,12 +13,18 @@ with `codec.glance`, which knows no class.
 from __future__ import annotations
 
 import queue
+from collections.abc import Callable, Mapping
 from struct import pack
 from typing import Any, Protocol
 
 from manyhands import codec
 from manyhands.errors import ManyhandsError, PayloadNotEncodable, ProtocolError, ShutDown, UndecodableBody
 from manyhands.managers.stock.answers import ERROR, NOTHING, RETURN, TRACEBACK, UNSERIALIZABLE, Answer, Call
+
+Names = Mapping[tuple[str, str], Any]
+"""See `codec.unpickle_call`."""
+Reduce = Callable[[Any], Any]
+"""See `codec.pickle_reply`."""
 
 
 class Speech(Protocol):
@@ -28,7 +34,7 @@ class Speech(Protocol):
         """A request. Raises ProtocolError: it is none."""
         ...
 
-    def rebuild(self, call: Call) -> Call:
+    def rebuild(self, call: Call, names: Names) -> Call:
         """The same with its objects rebuilt, which runs code of the peer's choosing. Raises UndecodableBody."""
         ...
 
@@ -36,7 +42,7 @@ class Speech(Protocol):
         """What a put carries: encoding and body. Raises PayloadNotEncodable, TypeError."""
         ...
 
-    def say(self, answer: Answer) -> bytes:
+    def say(self, answer: Answer, reduce: Reduce | None = None) -> bytes:
         """A reply; one that cannot be written says why instead."""
         ...
 
@@ -80,14 +86,14 @@ class _Pickle:
             raise ProtocolError(f"The standard-library client's request cannot be read: {error}.") from error
         return _call(found, is_whole, data)
 
-    def rebuild(self, call: Call) -> Call:
-        return call if call.is_whole else _call(codec.unpickle_call(call.data), True, call.data)
+    def rebuild(self, call: Call, names: Names) -> Call:
+        return call if call.is_whole else _call(codec.unpickle_call(call.data, names), True, call.data)
 
     def item(self, call: Call) -> tuple[int, bytes]:
         tail = _ITEM_BY_POSITION if call.args else _ITEM_BY_NAME
         return codec.PICKLE, b"".join((_ITEM_HEAD, _inner(call.data), tail))
 
-    def say(self, answer: Answer) -> bytes:
+    def say(self, answer: Answer, reduce: Reduce | None = None) -> bytes:
         kind, value = answer
         if kind == ERROR:
             if type(value) in _CONSTANT and not value.args:
@@ -98,7 +104,7 @@ class _Pickle:
         elif answer == NOTHING:
             return _DONE
         try:
-            return codec.pickle_reply((answer.kind, answer.value))
+            return codec.pickle_reply((answer.kind, answer.value), reduce)
         except PayloadNotEncodable as error:
             return codec.pickle_reply((UNSERIALIZABLE, f"{error}\n"))
 
@@ -130,13 +136,13 @@ class _Xml:
             raise ProtocolError(f"The standard-library client's XML cannot be read: {error}.") from error
         return _call(found, True, data)
 
-    def rebuild(self, call: Call) -> Call:
+    def rebuild(self, call: Call, names: Names) -> Call:
         return call
 
     def item(self, call: Call) -> tuple[int, bytes]:
         return codec.encode(call.args[0] if call.args else call.kwds["item"])
 
-    def say(self, answer: Answer) -> bytes:
+    def say(self, answer: Answer, reduce: Reduce | None = None) -> bytes:
         kind, value = answer
         try:
             return _xml((kind, value)) if kind != ERROR else _xml((TRACEBACK, f"{_described(value)}\n"))
