@@ -14,7 +14,7 @@ import pytest
 
 import manyhands as mh
 from manyhands.errors import EngineBusy, ServerUnavailable, TaskFailed, UnsupportedFeature, UsageError
-from manyhands.managers import BaseManager
+from manyhands.managers import BaseManager, SyncManager
 
 from .test_stock_master import KEY, StockMaster
 
@@ -164,6 +164,38 @@ def test_the_initializer_runs_before_the_queues_are_there(server: mh.Server, man
     master = manager(server.url, get_tasks=lambda: tasks)
     master.start(tasks.put, (1,))
     assert server.queue("get_tasks").get(timeout=5) == 1
+
+
+def test_the_serializer_narrows_what_travels_here_too(server: mh.Server) -> None:
+    class Manager(BaseManager):
+        pass
+
+    Manager.register("get_tasks", callable=keeping())
+    with Manager(server.url, KEY, "xmlrpclib") as master:
+        master.get_tasks().put((1, 2))  # type: ignore[attr-defined]
+        assert master.get_tasks().get(timeout=5) == [1, 2]  # type: ignore[attr-defined]
+
+
+def test_after_shutdown_nothing_is_asked_any_more(server: mh.Server, manager: Make) -> None:
+    master = started(manager, server.url, get_tasks=keeping())
+    master.shutdown()
+    with pytest.raises(UsageError, match="after shutdown"):
+        master.get_tasks()
+
+
+def test_a_sync_manager_there_offers_no_objects(server: mh.Server) -> None:
+    class Manager(SyncManager):
+        pass
+
+    Manager.register("get_tasks", callable=keeping(1))
+    for enter in (Manager.start, Manager.connect):
+        manager: Any = Manager(server.url, KEY)
+        enter(manager)
+        for name in ("dict", "Lock", "Queue"):
+            with pytest.raises(UnsupportedFeature, match=r"\(host, port\)"):
+                getattr(manager, name)()
+        assert manager.get_tasks().qsize() == 1
+        manager.shutdown()
 
 
 # -- other engines -----------------------------------------------------------------------------------------------------

@@ -21,8 +21,16 @@ from typing import Any
 
 import pytest
 
-from manyhands.errors import AuthenticationFailed, ProtocolError, ServerGone, ServerUnavailable, UsageError
-from manyhands.managers import BaseManager, stock_dialling, stock_master
+from manyhands.errors import (
+    AuthenticationFailed,
+    ProtocolError,
+    ServerGone,
+    ServerUnavailable,
+    UnsupportedFeature,
+    UsageError,
+)
+from manyhands.managers import BaseManager, SyncManager, stock_dialling, stock_master
+from manyhands.managers import BaseProxy as OurBaseProxy
 from programs.interpreters import Absent, bare_python
 from programs.lab import until
 
@@ -45,10 +53,9 @@ Worker.register("get_settings", proxytype=stock.DictProxy)
 class StockMaster:
     """One running master of the standard library."""
 
-    def __init__(self, python: str | Path, port: int = 0) -> None:
-        self.process = subprocess.Popen(
-            [str(python), str(MASTER), KEY, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+    def __init__(self, python: str | Path, port: int = 0, serializer: str = "pickle") -> None:
+        command = [str(python), str(MASTER), KEY, str(port), serializer]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert self.process.stdout is not None
         self.address = ("127.0.0.1", int(self.process.stdout.readline()))
 
@@ -65,8 +72,8 @@ class StockMaster:
 def start_master() -> Iterator[StartMaster]:
     masters: list[StockMaster] = []
 
-    def start(python: str | Path = sys.executable, port: int = 0) -> StockMaster:
-        masters.append(StockMaster(python, port))
+    def start(python: str | Path = sys.executable, port: int = 0, serializer: str = "pickle") -> StockMaster:
+        masters.append(StockMaster(python, port, serializer))
         return masters[-1]
 
     yield start
@@ -209,6 +216,43 @@ def test_after_shutdown_nothing_is_asked_any_more(manager: Any) -> None:
         manager.get_tasks()
 
 
+class Own(OurBaseProxy):
+    """A proxy class that a program derived from ours."""
+
+    _exposed_ = ("add",)
+
+    def add(self, n: int = 1) -> Any:
+        return self._callmethod("add", (n,))
+
+
+def test_a_sync_manager_has_all_of_its_kinds_at_a_stock_master(start_master: StartMaster) -> None:
+    class Sync(SyncManager):
+        pass
+
+    Sync.register("Counter", proxytype=Own)
+    manager: Any = Sync(start_master().address, KEY)
+    manager.connect()
+    numbers, settings, space = manager.list([1, 2]), manager.dict({"a": 1}), manager.Namespace(x=1)
+    numbers += [3]
+    settings["b"] = numbers  # travels as the standard library's own proxy: nothing of ours is there to rebuild it
+    space.y = 2
+    assert (list(numbers), sorted(settings.keys()), "a" in settings, next(iter(settings))) == (
+        [1, 2, 3],
+        ["a", "b"],
+        True,
+        "a",
+    )
+    assert (space.x, space.y) == (1, 2)
+    lock, counter = manager.Lock(), manager.Counter(5)
+    with lock:
+        assert not lock.acquire(False)
+    assert counter.add(2) == 7
+    assert b"manyhands" not in b"".join(map(pickle.dumps, (numbers, settings, space, lock, counter)))
+    rebuild, (kind, *_, options) = counter.__reduce__()
+    assert (rebuild, kind, options["exposed"]) == (stock.RebuildProxy, stock.AutoProxy, ("add",))  # type: ignore[attr-defined]
+    manager.shutdown()
+
+
 # -- trouble -----------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +344,13 @@ def test_nobody_there_is_said_within_the_connect_time(monkeypatch: pytest.Monkey
         address = server.getsockname()
     with pytest.raises(ServerUnavailable, match="check that"):
         Worker(address, KEY).connect()
+
+
+def test_another_serializer_is_refused_on_either_side(start_master: StartMaster) -> None:
+    with pytest.raises(UnsupportedFeature, match="leave it out"):
+        Worker(start_master().address, KEY, "xmlrpclib").connect()
+    with pytest.raises(ProtocolError, match="xmlrpclib"):
+        connected(start_master(serializer="xmlrpclib"))
 
 
 # -- masters that misbehave, one step of the handshake at a time -------------------------------------------------------

@@ -17,7 +17,7 @@ from manyhands.errors import ProtocolError, TaskFailed, UnsupportedFeature, Usag
 from manyhands.managers import homes, stdlib
 from manyhands.managers.connection import CONNECT_S, Connection
 from manyhands.managers.object_proxy import AutoProxy, proxy_of
-from manyhands.managers.plain import SERIALIZERS
+from manyhands.managers.plain import PICKLE, SERIALIZERS
 from manyhands.managers.registry import Entry, check_registration, names_of
 from manyhands.managers.remote_errors import CallableFailed
 from manyhands.managers.responsiveness import SWITCH_INTERVAL_S
@@ -191,14 +191,20 @@ class BaseManager:
         started = time.monotonic()
         try:
             self._connection = Connection((self._host, self._port), self._keyring, self._serializer)
+            return
         except ProtocolError as error:
             if not getattr(error, "is_stock", False):
                 raise
-            from manyhands.managers.stock_master import StockMasterLink  # a few milliseconds that nobody else needs
+        if self._serializer != PICKLE:
+            raise UnsupportedFeature(
+                f"The master at {self.address} runs the standard library's managers, and serializer={self._serializer!r} "
+                "works with a master of manyhands.managers only; leave it out on both sides."
+            )
+        from manyhands.managers.stock_master import StockMasterLink  # a few milliseconds that nobody else needs
 
-            kind, left_s = type(self), max(0.0, CONNECT_S - (time.monotonic() - started))
-            address = homes.normal((self._host, self._port))
-            self._elsewhere = StockMasterLink(address, self._keyring, lambda: kind._registry, timeout_s=left_s)
+        kind, left_s = type(self), max(0.0, CONNECT_S - (time.monotonic() - started))
+        address = homes.normal((self._host, self._port))
+        self._elsewhere = StockMasterLink(address, self._keyring, lambda: kind._registry, timeout_s=left_s)
 
     def shutdown(self) -> None:
         """On the master: tell every worker, and stop. In a worker: leave the master. Idempotent."""
@@ -275,14 +281,14 @@ class BaseManager:
 
         self._check_unused("start")
         kind = type(self)
-        self._elsewhere = start_at(url, self._given_key, lambda: kind._registry, initializer, initargs)
+        self._elsewhere = start_at(url, self._given_key, lambda: kind._registry, self._serializer, initializer, initargs)
         self._state.value = self._state.STARTED
 
     def _connect_at(self, url: str) -> None:
         from manyhands.managers.engine_queues import connect_at
 
         kind = type(self)
-        self._elsewhere = connect_at(url, self._given_key, lambda: kind._registry)
+        self._elsewhere = connect_at(url, self._given_key, lambda: kind._registry, self._serializer)
         if self._elsewhere is None:
             where = parse_address(url)
             self._host, self._port = where
@@ -310,7 +316,7 @@ class BaseManager:
         return home
 
     def _proxy(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> Any:
-        if self._elsewhere is not None:
+        if self._elsewhere is not None and not self._is_over.is_set():
             return self._elsewhere.proxy(typeid, args, kwds)
         home = self._home_or_error(typeid)
         try:

@@ -23,7 +23,8 @@ from manyhands.events import Create
 from manyhands.managers.objects.making import label, make
 from manyhands.managers.objects.queue_kinds import is_plain_queue
 from manyhands.managers.offers import Offers
-from manyhands.managers.proxies import QueueProxy
+from manyhands.managers.plain import XMLRPC
+from manyhands.managers.proxies import QueueProxy, XmlQueueProxy
 from manyhands.managers.registry import Entry, Registry
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ def start_at(
     url: str,
     authkey: str | bytes | None,
     entries: Callable[[], Registry],
+    serializer: str,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
 ) -> EngineQueues:
@@ -46,7 +48,7 @@ def start_at(
         TaskFailed: a callable raised.
         ServerUnavailable, AuthenticationFailed, EngineBusy, …: as `manyhands.connect` does.
     """
-    queues = EngineQueues(url, authkey, entries)
+    queues = EngineQueues(url, authkey, entries, serializer)
     try:
         if queues.is_a_masters():
             raise UsageError(
@@ -62,7 +64,9 @@ def start_at(
     return queues
 
 
-def connect_at(url: str, authkey: str | bytes | None, entries: Callable[[], Registry]) -> EngineQueues | None:
+def connect_at(
+    url: str, authkey: str | bytes | None, entries: Callable[[], Registry], serializer: str
+) -> EngineQueues | None:
     """What `connect()` does; None if what answers there is a master, of either kind, and is to be talked to as one.
 
     Raises:
@@ -74,7 +78,7 @@ def connect_at(url: str, authkey: str | bytes | None, entries: Callable[[], Regi
             f"{url} is inside the process that starts it, where nobody can connect to it; use (host, port) or tcp://host:port."
         )
     try:
-        queues = EngineQueues(url, authkey, entries)
+        queues = EngineQueues(url, authkey, entries, serializer)
     except ProtocolError as error:
         if getattr(error, "is_stock", False):
             return None
@@ -92,12 +96,13 @@ class EngineQueues:
         entries: what the manager class has registered; read at each call.
     """
 
-    def __init__(self, url: str, authkey: str | bytes | None, entries: Callable[[], Registry]) -> None:
+    def __init__(self, url: str, authkey: str | bytes | None, entries: Callable[[], Registry], serializer: str) -> None:
         self.url = url
         self._entries = entries
         self._client = connect(url, authkey)
         self._offers = Offers(self._open, is_durable=True, holds=self._holds, remedy=_REMEDY)
         self._is_master = False
+        self._proxytype = XmlQueueProxy if serializer == XMLRPC else QueueProxy
 
     def is_a_masters(self) -> bool:
         """Whether what answers there is a master with offers of its own, and no server."""
@@ -140,7 +145,7 @@ class EngineQueues:
                     self.url,
                     ", ".join(sorted(names)) or "none",
                 )
-        return QueueProxy(self._client, name)
+        return self._proxytype(self._client, name)
 
     def close(self) -> None:
         """Leave; what was moved there stays there, and the objects are ordinary, empty queues again. Idempotent."""
@@ -169,7 +174,7 @@ class EngineQueues:
 
     def _open(self, name: str, maxsize: int) -> QueueProxy:
         self._client.queue(name, maxsize)
-        return QueueProxy(self._client, name)
+        return self._proxytype(self._client, name)
 
     def _holds(self, name: str) -> bool:
         return any(stats.ready or stats.delayed or stats.leased for stats in self._client.stats(name).queues)

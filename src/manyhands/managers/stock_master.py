@@ -21,8 +21,9 @@ from typing import Any, cast
 from manyhands.address import Address
 from manyhands.auth import Keyring
 from manyhands.client.session import GONE_S
-from manyhands.errors import ServerGone, ServerUnavailable, UsageError
+from manyhands.errors import ManyhandsError, ProtocolError, ServerGone, ServerUnavailable, UsageError
 from manyhands.managers.forgotten_import import supply_the_forgotten_name
+from manyhands.managers.object_proxy import ObjectProxy
 from manyhands.managers.registry import Entry
 from manyhands.managers.stock_dialling import ConnectionLost, MasterConnection, dial
 from manyhands.retry import backoff_s
@@ -88,6 +89,13 @@ class StockMasterLink:
                         port=address[1],
                     ) from error
                 time.sleep(wait_s)
+            except (ManyhandsError, managers.RemoteError):
+                raise
+            except Exception as error:
+                raise ProtocolError(
+                    f"The master at {self._where} answers what cannot be read here ({type(error).__name__}); if it was started "
+                    "with serializer='xmlrpclib', leave that out."
+                ) from error
 
     def proxy(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> Any:
         """What the master makes of that typeid, as the standard library's proxy of it.
@@ -138,6 +146,7 @@ class _Guarded:
     """Mixed into a proxy class of the standard library."""
 
     _plain: type
+    """What a process without manyhands, or a child, rebuilds it as."""
     _token: Any
     _tls: Any
     _id: str
@@ -196,14 +205,20 @@ class _Guarded:
             connection.close()
 
     def __reduce__(self) -> Any:
+        # As the standard library's own, also where ours stands in front: it may go into a dict of that master.
         reduced: Any = super().__reduce__()
-        rebuild, (kind, *rest) = reduced
-        return rebuild, (self._plain if kind is type(self) else kind, *rest)
+        rebuild, (kind, token, serializer, kwds) = reduced
+        if kind is type(self):
+            kind = self._plain
+            if kind is managers.BaseProxy:
+                kind, kwds["exposed"] = managers.AutoProxy, getattr(self, "_exposed_", None)  # type: ignore[attr-defined]
+        return rebuild, (kind, token, serializer, kwds)
 
 
 @lru_cache(maxsize=256)
-def _guarded(plain: Any) -> Any:
-    return type(plain.__name__, (_Guarded, plain), {"_plain": plain, "_is_stock": True})
+def _guarded(kind: Any) -> Any:
+    bases = (base for base in kind.__mro__ if issubclass(base, managers.BaseProxy) and not issubclass(base, ObjectProxy))
+    return type(kind.__name__, (_Guarded, kind), {"_plain": next(bases), "_is_stock": True})
 
 
 @lru_cache(maxsize=256)

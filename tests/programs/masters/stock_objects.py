@@ -1,6 +1,6 @@
 """A master of the standard library on any Python from 3.8 on: prints its port, serves until its standard input ends.
 
-python stock_objects.py KEY [PORT]
+python stock_objects.py KEY PORT SERIALIZER
 """
 
 import queue
@@ -38,13 +38,12 @@ Manager.register("get_plain_settings", callable=lambda: plain_settings)
 Manager.register("get_lock", callable=lambda: lock)
 Manager.register("Counter", Counter)
 Manager.register("Broken", callable=lambda: 1 / 0)
-for name in ("dict", "list", "Namespace", "Lock"):
-    Manager._registry[name] = SyncManager._registry[name]
+Manager._registry.update(SyncManager._registry)
 
 
 def main():
-    port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    server = Manager(("127.0.0.1", port), sys.argv[1].encode()).get_server()
+    key, port, serializer = sys.argv[1:]
+    server = Manager(("127.0.0.1", int(port)), key.encode(), serializer).get_server()
     serving = threading.Thread(target=server.serve_forever, daemon=True)
     print(server.address[1], flush=True)
     serving.start()
