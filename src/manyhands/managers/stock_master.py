@@ -93,8 +93,8 @@ class StockMasterLink:
                 raise
             except Exception as error:
                 raise ProtocolError(
-                    f"The master at {self._where} answers what cannot be read here ({type(error).__name__}); if it was started "
-                    "with serializer='xmlrpclib', leave that out."
+                    f"The master at {self._where} answers what cannot be read here ({type(error).__name__}); if it was "
+                    "started with serializer='xmlrpclib', leave that out."
                 ) from error
 
     def proxy(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> Any:
