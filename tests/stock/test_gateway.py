@@ -463,3 +463,39 @@ def test_a_plain_server_refuses_standard_library_peers_with_a_sentence(caplog: p
         with pytest.raises(AuthenticationError):
             Client(server.address, authkey=KEY)
         until(lambda: "import manyhands.managers" in caplog.text, "the log says what to do")
+
+
+# -- many at once -------------------------------------------------------------------------------------------------------
+
+
+def test_everything_arrives_once_while_the_master_and_its_peers_put_and_get_at_the_same_time(office: Office) -> None:
+    """The master's own thread answers waiting peers itself, beside the loop; nothing may be lost, doubled or mixed up."""
+    n, n_peers = 1_500, 4
+    peers = [office.thread() for _ in range(n_peers)]
+    failed: list[BaseException] = []
+
+    def work(peer: Any) -> None:
+        try:
+            while (item := peer.call("get", True, WAIT_S)) is not None:
+                number, padding = item
+                assert padding == "x" * (number % 7 * 4_000)
+                peer.call("put", number, name="result")
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(peer,)) for peer in peers]
+    for thread in threads:
+        thread.start()
+    results = []
+    for number in range(n):
+        office.task.put((number, "x" * (number % 7 * 4_000)))
+        if number >= 20:  # a small window, so that the peers wait often
+            results.append(office.result.get(timeout=WAIT_S))
+    results += [office.result.get(timeout=WAIT_S) for _ in range(n - len(results))]
+    for _ in peers:
+        office.task.put(None)
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert failed == []
+    assert sorted(results) == list(range(n))
+    assert office.result.empty()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -60,21 +62,37 @@ def master() -> Iterator[Master]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, master: Master, python: Path) -> Iterator[Run]:
-    """Starts a program with the standard library's Python of the test."""
+def run(tmp_path: Path, python: Path) -> Iterator[Run]:
+    """Starts a program with the Python of the test, which has nothing but its standard library."""
     with ExitStack() as stack:
 
-        def run(name: str, program: str) -> Program:
+        def run(program: str, *arguments: object) -> Program:
             environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
-            made = Program(name, [str(python), str(HERE / program), str(master.port)], tmp_path, environment)
+            command = [str(python), str(HERE / f"{program}.py"), *map(str, arguments)]
+            made = Program(program, command, tmp_path, environment)
             stack.callback(made.sweep)
             return made
 
         yield run
 
 
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def blocks_in_get(worker: Program) -> None:
+    """Wait until a worker that has said that it asks sleeps in the answer's read."""
+    worker.prints("asks")
+    stat, quiet = Path(f"/proc/{worker.process.pid}/stat"), 0
+    while quiet < 10:
+        quiet = quiet + 1 if stat.read_text().rpartition(") ")[2].startswith("S") else 0
+        time.sleep(0.01)
+
+
 def test_a_standard_library_client_of_any_version_does_all_that_queues_can(run: Run, master: Master) -> None:
-    client = run("client", "round_trips.py")
+    client = run("round_trips", master.port)
     assert master.result.get(timeout=30) == "ready", client.report()
     master.small.put(b"raw")
     master.small.put({"from": "the master"})
@@ -91,7 +109,7 @@ def test_a_standard_library_client_of_any_version_does_all_that_queues_can(run: 
 def test_a_standard_library_worker_of_any_version_killed_in_the_middle_of_a_task_loses_nothing(
     run: Run, master: Master
 ) -> None:
-    worker = run("worker", "worker.py")
+    worker = run("worker", master.port)
     worker.prints("connected")
     for n in (1, "slow", 3):
         master.task.put(n)
@@ -108,17 +126,40 @@ def test_a_standard_library_worker_of_any_version_killed_in_the_middle_of_a_task
 def test_a_standard_library_worker_of_any_version_killed_while_blocked_in_get_loses_nothing(
     run: Run, master: Master
 ) -> None:
-    worker = run("worker", "worker.py")
-    worker.prints("empty")
-    worker.process.send_signal(signal.SIGSTOP)  # so that it dies within a get, whatever the moment
-    worker.process.send_signal(signal.SIGKILL)
-    worker.process.wait()
+    worker = run("worker", master.port, 60)
+    proxy = master.manager.task()
+    until(lambda: proxy._stats().waiting == 1, "it waits")
+    worker.kill()
+    until(lambda: proxy._stats().waiting == 0, "it is withdrawn")
     master.task.put(7)
     assert master.task.get(timeout=30) == 7
 
 
+@pytest.mark.faults
+@pytest.mark.skipif(sys.platform != "linux", reason="kills, and reads /proc")
+def test_the_standard_librarys_own_master_loses_both(run: Run) -> None:
+    """The same two deaths, which the two tests above must be able to fail at."""
+    port = free_port()
+    master = run("stock_master", port)
+    master.prints("ready")
+    first = run("worker", port)
+    first.prints("connected")
+    master.say("put slow")
+    first.prints("begins slow")
+    first.kill()
+    second = run("worker", port, 60)
+    blocks_in_get(second)  # "slow" did not come back for it
+    second.kill()
+    master.say("put 7")
+    master.prints("put", 2)
+    master.say("left")
+    master.prints("left: 0 tasks, 0 results")
+    master.say("stop")
+    master.ends()
+
+
 def test_a_standard_library_worker_interrupted_by_ctrl_c_acknowledges_what_it_had_let_go(run: Run, master: Master) -> None:
-    worker = run("worker", "worker.py")
+    worker = run("worker", master.port)
     master.task.put("slow")
     worker.prints("begins slow")
     worker.process.send_signal(signal.SIGINT)
