@@ -338,6 +338,18 @@ def test_an_interrupted_call_leaves_no_answer_for_the_next(manager: Any) -> None
     assert bounded.qsize() == 0
 
 
+def test_a_worker_started_before_its_stock_master_waits_for_it(start_master: StartMaster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+    worker: Any = Worker(address, KEY)
+    connecting = threading.Thread(target=worker.connect, daemon=True)
+    connecting.start()
+    start_master(port=address[1])
+    connecting.join(10)
+    assert not connecting.is_alive()
+    assert worker.get_tasks().qsize() == 0
+
+
 def test_nobody_there_is_said_within_the_connect_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("manyhands.managers.connection.CONNECT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
