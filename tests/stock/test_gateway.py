@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import gc
 import logging
+import pickle
 import queue
 import struct
 import threading
@@ -352,6 +353,23 @@ def test_a_stored_queue_is_served_and_its_leases_kept_too(tmp_path: Path, stack:
     assert {again.thread().call("get", True, WAIT_S), again.thread().call("get", True, WAIT_S)} == {"one", "two"}
 
 
+def test_a_forged_message_is_never_handed_to_a_peer_and_the_next_one_is(office: Office) -> None:
+    from manyhands.events import Attach, Put
+    from manyhands.model import Message
+
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return (exec, ("raise SystemExit('a forged message was opened')",))
+
+    engine = office.manager._master._engine  # type: ignore[union-attr]
+    port = engine.attach(Attach("f" * 32, "forger"), lambda replies: None)
+    port.send([Put(1, "task", 0, 0, [Message("m", pickle.dumps(Bomb()), b"no seal")])])
+    office.task.put("genuine")
+    assert office.thread().call("get") == "genuine"
+    until(lambda: office.status().dead == 1, "the forged one is a dead letter")
+    port.detach()
+
+
 # -- the end ----------------------------------------------------------------------------------------------------------
 
 
@@ -396,7 +414,6 @@ def test_a_wrong_key_is_an_authentication_error_there_and_one_sentence_here(
 
 
 def test_nothing_is_unpickled_and_no_thread_started_before_the_key_was_shown(office: Office) -> None:
-    import pickle
     import socket
 
     before = threading.active_count()

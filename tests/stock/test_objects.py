@@ -174,6 +174,19 @@ def test_a_queue_with_an_order_of_its_own_keeps_it_and_a_killed_peer_loses_nothi
         ordered.get_nowait()
 
 
+def test_at_the_masters_end_a_wait_in_a_queue_that_is_an_object_finds_nothing(hall: Hall) -> None:
+    ident, waiting = hall.ident("ordered"), hall.thread()
+    waiting.connection.send((ident, "get", (), {}))
+    until(lambda: hall.manager._master._callers.n_threads == 1, "it waits")  # type: ignore[union-attr]
+    stopping = threading.Thread(target=hall.manager.shutdown)
+    stopping.start()
+    kind, error = waiting.answer()
+    assert (kind, type(error)) == ("#ERROR", queue.Empty)
+    waiting.connection.close()
+    stopping.join(WAIT_S)
+    assert not stopping.is_alive()
+
+
 def test_threads_are_only_used_by_calls_that_run(hall: Hall) -> None:
     ident = hall.ident("shelf")
     calls = [hall.thread() for _ in range(40)]

@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -28,6 +28,7 @@ from manyhands.events import Attach, Closing, Failed, Reply, Stats, StatsReply
 from manyhands.model import DEFAULT_PORT
 from manyhands.server.admission import Failures, Pending, Quiet, source_of
 from manyhands.server.connection import Arrival, Connection
+from manyhands.server.peers import Peer, StockPeer
 from manyhands.settings import SHORT_BYTES
 from manyhands.wire.handshake import RANDOM_BYTES
 from manyhands.wire.server import ServerWire
@@ -41,29 +42,6 @@ ACCEPTS_A_TURN = 64
 _START_S, _STOP_S = 10.0, 5.0
 _FLUSH_S = 1.0
 _TAKEN = Failed(0, SessionTaken.code, "The session attached over another connection.")
-
-
-class Peer(Protocol):
-    """One connection, of whichever kind. All methods but `write_through` are called in the loop's thread."""
-
-    fd: int
-    peer: str
-    session: str
-    linger_s: float
-
-    def flush(self) -> None: ...
-
-    def write_through(self) -> bool: ...
-
-    def say_last(self, last: Closing | Failed) -> None: ...
-
-    def abort(self) -> None: ...
-
-
-class StockPeer(Peer, Protocol):
-    """What serves a standard-library peer once it has shown the key: its transport's new protocol."""
-
-    def begin(self, early: bytes) -> None: ...
 
 
 class SocketServer:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import threading
 from collections import deque
@@ -28,11 +27,11 @@ from manyhands.managers.objects.table import QUEUE_PREFIX
 from manyhands.managers.stock.answers import ERROR, NOTHING, TRACEBACK, Answer, Call, Item
 from manyhands.managers.stock.consumer import NeedsWhole, StockConsumer
 from manyhands.managers.stock.hosts import CONTEST_S, Claim
+from manyhands.managers.stock.outlet import Outlet
 from manyhands.managers.stock.speech import Speech, speech_of
 from manyhands.model import Message, SettleKind
 from manyhands.wire.stock import Answer as WireAnswer
 from manyhands.wire.stock import Body, StockWire
-from manyhands.wire.stock_frames import header
 
 if TYPE_CHECKING:
     from manyhands.managers.stock.gateway import StockGateway
@@ -49,8 +48,6 @@ EMPTY_AFTER_S = 0.05
 """While the master shuts down, a get is told Empty after this time, so that a loop of gets does not spin."""
 _MAX_WAITING = 4
 """Requests that may lie here unanswered; an unmodified client never has more than one, or two after an interruption."""
-_JOINED_BYTES = 64 * 1024
-_CAN_WRITE_THROUGH = os.name == "posix"  # os.write takes no sockets on Windows
 
 
 class StockConnection(asyncio.BufferedProtocol):
@@ -60,12 +57,11 @@ class StockConnection(asyncio.BufferedProtocol):
     """How long the server waits for it at its own end."""
 
     def __init__(self, gateway: StockGateway, server: SocketServer, arrival: Arrival, wire: StockWire) -> None:
-        self.fd = arrival.fd
         self.peer = arrival.peer
         self.session = ""
+        self._out = Outlet(arrival.transport, arrival.fd)
         self._gateway = gateway
         self._server = server
-        self._transport: asyncio.Transport | None = arrival.transport
         self._sock = arrival.transport.get_extra_info("socket")
         self._wire = wire
         self._speech: Speech | None = None
@@ -79,11 +75,6 @@ class StockConnection(asyncio.BufferedProtocol):
         self._is_sending = False
         self._is_busy = False
         """Whether something else than the engine works on an answer."""
-        self._turn = threading.Lock()
-        """Held by whoever takes the engine's answers: the loop's thread, or one that writes through."""
-        self._is_through = False
-        self._unsent = b""
-        """What the kernel did not take from another thread; the loop writes it first."""
         self._running: object | None = None
         """The call of an object that is under way."""
         self._used: set[str] = set()
@@ -95,6 +86,11 @@ class StockConnection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._claim: Claim | None = None
 
+    @property
+    def fd(self) -> int:
+        """The socket's descriptor; -1 once it is closed."""
+        return self._out.fd
+
     def begin(self, early: bytes) -> None:
         """Welcome the peer.
 
@@ -103,7 +99,7 @@ class StockConnection(asyncio.BufferedProtocol):
         """
         self._heard_at = self._gateway.now()
         self._timer = self._server.later(REQUEST_S, self._check_silence)
-        self._write(self._wire.greeting())
+        self._out.write(self._wire.greeting())
         if early:
             self._run(self._fed, early)
 
@@ -125,13 +121,12 @@ class StockConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._is_closing = True
-        with self._turn:  # the descriptor is closed behind this call, and its number may be another file's then
-            self._transport = None
-            self.fd = -1
+        self._out.lost()
         if self._timer is not None:
             self._timer.cancel()
         self._bodies.clear()
-        if self._used:
+        is_calling = self._running is not None or (self._consumer is not None and self._consumer.is_waiting)
+        if self._used and not is_calling:  # who ends in good order waits for nothing
             self._claim = self._gateway.hosts.ended(self.peer, self._used, self._gateway.now())
         if self._claim is None:
             self._end(is_orderly=False)
@@ -157,7 +152,7 @@ class StockConnection(asyncio.BufferedProtocol):
             if isinstance(event, Body):
                 self._arrived(event.data)
             elif isinstance(event, WireAnswer):
-                self._write(event.data)
+                self._out.write(event.data)
         self._go_on()
         if self._wire.is_midway:
             self._owes()
@@ -187,7 +182,7 @@ class StockConnection(asyncio.BufferedProtocol):
 
     def _check_silence(self) -> None:
         self._timer = None
-        if self._transport is None or not (self._wire.is_midway or self._speech is None):
+        if self._out.transport is None or not (self._wire.is_midway or self._speech is None):
             return
         left_s = self._heard_at + (REQUEST_S if self._speech is None else SILENCE_S) - self._gateway.now()
         if left_s > 0:
@@ -200,8 +195,7 @@ class StockConnection(asyncio.BufferedProtocol):
 
     def _go_on(self) -> None:
         """Send what is to be asked, take the answers, and begin the next requests, until nothing is left to do now."""
-        if self._unsent:
-            self._write(b"")
+        self._out.write_unsent()
         consumer = self._consumer
         while True:
             if consumer is not None and (self._inbox or consumer.outbox):
@@ -260,7 +254,7 @@ class StockConnection(asyncio.BufferedProtocol):
             if self._running is not running:
                 return  # its caller was interrupted, and has had the answer to its next call perhaps
             self._running = None
-            self._run(self._write_message, reply)
+            self._run(self._out.write_message, reply)
             self._run(self._go_on)
 
         self._gateway.call(self, self, call, done)
@@ -321,7 +315,7 @@ class StockConnection(asyncio.BufferedProtocol):
             self._say(answer)
 
     def _say(self, answer: Answer) -> None:
-        self._write_message(self.said(answer))
+        self._out.write_message(self.said(answer))
 
     def _hand(self, item: Item) -> None:
         """Give the peer what its get was granted, if it can be given."""
@@ -331,7 +325,7 @@ class StockConnection(asyncio.BufferedProtocol):
         message = item.delivery.message
         try:
             encoding = self._gateway.codec.verify(item.queue, message.id, message.seal, message.body, message.kind)
-            self._write_message(self._speech.hand(encoding, message.body))
+            self._out.write_message(self._speech.hand(encoding, message.body))
         except SealBroken as error:
             logger.error("message rejected: %s", error)
             consumer.undeliverable(item, SettleKind.REJECT, str(error))
@@ -339,22 +333,6 @@ class StockConnection(asyncio.BufferedProtocol):
         except ManyhandsError as error:
             consumer.undeliverable(item, SettleKind.NACK, str(error))
             self._say(Answer(TRACEBACK, f"{error}\n"))
-
-    def _write_message(self, data: bytes) -> None:
-        if len(data) <= _JOINED_BYTES or self._is_through:
-            self._write(header(len(data)) + data)
-        elif self._transport is not None:
-            self._write(b"")
-            self._transport.writelines((header(len(data)), data))
-
-    def _write(self, data: bytes) -> None:
-        if self._is_through or self._transport is None:
-            self._unsent += data
-            return
-        if self._unsent:
-            data, self._unsent = self._unsent + data, b""
-        if data:
-            self._transport.write(data)
 
     # -- the engine's side
 
@@ -375,7 +353,7 @@ class StockConnection(asyncio.BufferedProtocol):
                 logger.error("Dropped %s: its session could not be opened", self.peer, exc_info=error)
             self.close()
             return
-        if self._transport is None or self._consumer is None:
+        if self._out.transport is None or self._consumer is None:
             port.detach()
             return
         self._port = port
@@ -397,24 +375,15 @@ class StockConnection(asyncio.BufferedProtocol):
         Returns:
             Whether nothing is left for the loop.
         """
-        if not _CAN_WRITE_THROUGH or not self._turn.acquire(False):
+        return self._out.through(self._answer_through)
+
+    def _answer_through(self) -> bool:
+        consumer = self._consumer
+        if consumer is None or consumer.outbox or self._bodies or self._is_stuck or self._is_closing:
             return False
-        try:
-            consumer, transport = self._consumer, self._transport
-            if consumer is None or transport is None or self._bodies or self._is_stuck or self._is_closing:
-                return False
-            if consumer.outbox or transport.get_write_buffer_size():
-                return False
-            self._is_through = True
-            self._is_dirty = False
-            self._take_replies(consumer)
-            rest, self._unsent = self._unsent, b""
-            if rest:
-                self._unsent = rest[_written(self.fd, rest) :]
-            return not self._unsent and not consumer.outbox
-        finally:
-            self._is_through = False
-            self._turn.release()
+        self._is_dirty = False
+        self._take_replies(consumer)
+        return not consumer.outbox
 
     def flush(self) -> None:
         """Take what the engine answered."""
@@ -456,7 +425,7 @@ class StockConnection(asyncio.BufferedProtocol):
     def _run(self, step: Callable[..., None], *args: Any) -> None:
         """Run a step, while no other thread answers the peer; what goes wrong in it ends this connection, nothing else."""
         try:
-            with self._turn:
+            with self._out.turn:
                 step(*args)
         except WireError as error:
             if not isinstance(error, ServerUnavailable):
@@ -469,23 +438,25 @@ class StockConnection(asyncio.BufferedProtocol):
     def close(self) -> None:
         """End the connection once the peer has taken what was written."""
         self._is_closing = True
-        if self._transport is not None:
-            self._transport.close()
+        if self._out.transport is not None:
+            self._out.transport.close()
 
     def abort(self) -> None:
         """End the connection at once."""
         self._is_closing = True
-        if self._transport is not None:
-            self._transport.abort()
+        if self._out.transport is not None:
+            self._out.transport.abort()
         elif self._claim is not None:
             self._decide()
 
     def say_last(self, last: Closing | Failed) -> None:
         """The master shuts down: gets find nothing from now on; what the peer does besides is served until it leaves."""
-        if self._transport is None or self._consumer is None or isinstance(last, Failed):
+        if self._out.transport is None or self._consumer is None or isinstance(last, Failed):
             self.abort()
             return
         self._run(self._consumer.end_soon)
+        if self._running is not None:
+            self._gateway.withdraw(self)  # a wait in a queue that is an object ends as well
         self._run(self._go_on)
 
     def _decide(self) -> None:
@@ -514,10 +485,3 @@ class StockConnection(asyncio.BufferedProtocol):
             self._gateway.report_lost(self.session, port)
         else:
             port.detach()
-
-
-def _written(fd: int, data: bytes) -> int:
-    try:
-        return os.write(fd, data)
-    except OSError:  # full, or broken: the loop will find out which
-        return 0

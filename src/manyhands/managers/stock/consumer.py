@@ -142,6 +142,7 @@ class StockConsumer:
         return None
 
     def _get(self, name: str, wait_s: float) -> Answer | Item | None:
+        self._wait_s = wait_s
         if name in self._held:
             self._done[name] = [*self._done.get(name, ()), *self._held.pop(name)]
         if self.is_ending:
@@ -154,7 +155,6 @@ class StockConsumer:
                 self._done.pop(name, None)
                 self._held[name] = [delivery]
                 return Item(name, delivery)
-        self._wait_s = wait_s
         self._ask(name, "get", lambda rid: Lease(rid, name, 1, 1, wait_s))
         return None
 

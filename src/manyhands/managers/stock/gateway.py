@@ -185,6 +185,10 @@ class StockGateway:
         except BaseException as error:  # sys.exit() in the program's own method, say: the caller must hear of it
             return connection.said(Answer(TRACEBACK, f"{type(error).__name__}: {error}\n"))
 
+    def withdraw(self, caller: Hashable) -> None:
+        """Its running call need wait no longer."""
+        self._objects.withdraw(caller)
+
     def give_up(self, caller: Hashable) -> None:
         """Nobody waits for the caller's running call any more."""
         self._objects.withdraw(caller)
