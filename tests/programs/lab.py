@@ -88,6 +88,11 @@ class Program:
                 raise AssertionError(f"{self.name} ({state}) did not print {text!r} {times} times\n{self.report()}")
             time.sleep(0.01)
 
+    def says(self, text: str, timeout_s: float = 30.0) -> None:
+        """Wait until the program has written text on standard error."""
+        until(lambda: text in self.err or self.process.poll() is not None, f"{self.name} says {text!r}", timeout_s)
+        assert text in self.err, self.report()
+
     def kill(self) -> None:
         """SIGKILL: no handler, no exit function, no goodbye."""
         self.process.kill()
@@ -175,6 +180,7 @@ class Lab:
         is_held: bool = False,
         die_at: tuple[str, int] | None = None,
         env: dict[str, str] | None = None,
+        python: Path | None = None,
     ) -> Program:
         """Start a program from its source text.
 
@@ -183,6 +189,7 @@ class Lab:
             is_held: begin only when the program is told a line.
             die_at: kill it the n-th time it is about to run the line that contains this text.
             env: additional environment variables.
+            python: another interpreter than the lab's.
         """
         path = self.folder / f"{name}.py"
         path.write_text(text, encoding="utf-8")
@@ -190,7 +197,7 @@ class Lab:
         deadly = [die_at[0], str(die_at[1])] if die_at else []
         # Output through a file is buffered and would come in one piece at the end.
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **(env or {})}
-        command = [*self._enter, self._python, str(RUNNER), self._method, hold, str(path), *deadly]
+        command = [*self._enter, str(python or self._python), str(RUNNER), self._method, hold, str(path), *deadly]
         program = Program(name, command, self.folder, environment)
         self._programs.append(program)
         return program

@@ -253,7 +253,7 @@ STATE_IN_MAIN = """
     ),
     when=(
         "the queue is made in `main()`, or the master puts into the queue itself instead of its proxy",
-        "队列是在 `main()` 里创建的，或者 master 没有用代理，直接往原来的队列里 `put`",
+        "队列是在 `main()` 里创建的，或者 master 没有用代理，直接往原来的队列里放",
     ),
     answer=(
         "works: there is one process and one queue; the object and its proxies are the same queue",

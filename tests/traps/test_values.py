@@ -177,7 +177,7 @@ LEAVING = """
     when=(
         "`shutdown()` of a manager that was connected; `serve_forever()` returns; an error on the other side without its "
         "traceback",
-        "对 `connect()` 过的 manager 调用 `shutdown()`；`serve_forever()` 返回时；另一边出的错看不到 traceback",
+        "对已经连上 master 的 manager 调用 `shutdown()`；`serve_forever()` 返回时；另一边出的错看不到 traceback",
     ),
     answer=(
         "`shutdown()` in a worker leaves the master, and nobody else notices; `serve_forever()` returns after Ctrl-C, "
@@ -249,11 +249,12 @@ ATTACK = """
     ),
     when=("a key out of a tutorial, and a port that others can reach", "密钥是从教程里抄的，端口别人又连得上"),
     answer=(
-        "the key still means code: choose a long one. Nothing is decoded before it was shown, every body is signed, and the "
-        "server itself never unpickles one. A short key on a network is said at INFO and in `manyhands status`; "
+        "the key still means code: choose a long one. Nothing is decoded before it was shown, every body is signed, and "
+        "a queue's "
+        "items are never unpickled by the server. A short key on a network is said at INFO and in `manyhands status`; "
         "[SECURITY](../SECURITY.md) has the rest",
-        "有密钥仍然等于能运行代码：请用长的密钥。没有出示密钥之前什么都不解码，每条消息都有签名，服务端自己从不 unpickle "
-        "消息内容。"
+        "有密钥仍然等于能运行代码：请用长的密钥。没有出示密钥之前什么都不解码，每条消息都有签名，服务端从不 unpickle "
+        "队列里的内容。"
         "在网络上用短密钥，日志（INFO）和 `manyhands status` 里都会提醒；其余见 [SECURITY](../SECURITY.md)",
     ),
 )
