@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "manyhands"
 FLOORS: list[list[str]] = [
     ["errors", "clock", "model", "events", "_faults", "_text", "_version"],
     ["lifecycle", "retry", "codec", "auth", "wire", "tasks", "address"],
-    ["_forks", "_sockets", "_bridge", "sweeper", "engines", "settings"],
+    ["_waiter", "_forks", "_sockets", "_bridge", "_turns", "sweeper", "engines", "settings"],
     ["server", "worker", "client", "serving", "executor", "managers", "aio", "testing"],
     ["config", "dashboard", "cli"],
     ["__init__", "__main__"],

@@ -10,70 +10,16 @@ methods but the request objects of `events`, in lists: the same objects that the
 
 from __future__ import annotations
 
-import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
+from manyhands._waiter import Waiter as Waiter
 from manyhands.events import Attach, Attached, Reply, Request
 from manyhands.model import Delivery, Durability, Features, Limits, Message
 
 Sink = Callable[[Sequence[Reply]], None]
 """Takes the replies and unasked events of one session, in order. Called from any thread, also from inside `send`; it must
 return soon, must not block, and may call `send` of its own port (which then only queues the requests)."""
-
-# Short on Windows, where a lock's wait cannot be interrupted, so that Ctrl-C works.
-_SLICE_S = 0.5 if sys.platform == "win32" else 3600.0
-
-
-class Waiter:
-    """One thread's wait for one answer; `Port.wait` blocks on it, the sink ends it. Not reusable.
-
-    A bare lock: half the cost of threading.Event, and a wait of zero seconds costs nothing.
-    """
-
-    __slots__ = ("_lock", "is_nudged", "is_set", "wake")
-
-    def __init__(self) -> None:
-        self.is_set = False
-        self.is_nudged = False
-        """Whether the wait shall return early; `Port.wait` lowers it when it does."""
-        self.wake: Callable[[], None] | None = None
-        """While the waiting thread sits somewhere else than in `block`: what makes it look here."""
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def set(self) -> None:
-        """End the wait; called once."""
-        self.is_set = True
-        self.rouse()
-
-    def nudge(self) -> None:
-        """Make the wait return early although it is not over: its thread has something else to look at."""
-        self.is_nudged = True
-        self.rouse()
-
-    def rouse(self) -> None:
-        """Make the waiting thread look around; `Port.wait` goes on waiting if it finds nothing."""
-        try:  # noqa: SIM105 - a context manager would cost as much as the rest
-            self._lock.release()
-        except RuntimeError:  # roused already, and nobody blocked since
-            pass
-        wake = self.wake
-        if wake is not None:
-            wake()
-
-    def block(self, timeout_s: float) -> bool:
-        """Wait at most timeout_s (below 0: for ever); whether it is set. Only one thread may wait. May return early."""
-        if self.is_set:
-            return True
-        deadline = time.monotonic() + timeout_s if timeout_s >= 0 else None
-        while not self.is_set:
-            left = _SLICE_S if deadline is None else min(_SLICE_S, deadline - time.monotonic())
-            if left <= 0 or self._lock.acquire(timeout=left):
-                break
-        return self.is_set
 
 
 class Port(Protocol):
@@ -157,6 +103,10 @@ class ReadingPort(Port, Protocol):
         ...
 
 
+Lead = Callable[[Waiter, float], bool]
+"""Waits as `Port.wait` does, and lets the waiting thread do a server's work meanwhile."""
+
+
 class Engine(Protocol):
     """Where queues live and the promises are kept."""
 
@@ -184,4 +134,13 @@ class Engine(Protocol):
 
     def close(self, *, closing_reason: str = "") -> None:
         """Stop: tell every session `Closing`, settle nothing, release files and sockets. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class LedEngine(Engine, Protocol):
+    """An engine whose answers come from a server's loop in the same process. Offering it is optional; memory does."""
+
+    def led_by(self, lead: Lead | None) -> None:
+        """From now on this process's threads wait for answers by `lead`; None: by themselves."""
         ...

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from manyhands.clock import Clock, SystemClock
-from manyhands.engines.base import Sink, Waiter
+from manyhands.engines.base import Lead, Sink, Waiter
 from manyhands.errors import ServerUnavailable, UsageError
 from manyhands.events import Attach, Attached, Closing, Goodbye, Reply, Request
 from manyhands.lifecycle import Core
@@ -58,6 +58,7 @@ class MemoryEngine:
         self._is_closed = False
         self._is_foreign = False
         self._sweeper = Sweeper(self.tick) if clock is None else None
+        self._lead: Lead = Waiter.block
         _engines.add(self)
 
     def attach(self, attach: Attach, sink: Sink) -> MemoryPort:
@@ -77,6 +78,10 @@ class MemoryEngine:
             port = self._ports[attach.session] = MemoryPort(self, attach.session, sink, attached)
             self._deliver()
             return port
+
+    def led_by(self, lead: Lead | None) -> None:
+        """From now on this process's threads wait for answers by `lead`; None: by themselves."""
+        self._lead = lead or Waiter.block
 
     def tick(self) -> float | None:
         """Do what is due; the monotonic time of the next call. The engine's own thread does this."""
@@ -241,7 +246,7 @@ class MemoryPort:
         return self._engine._get_nearby(self, queue, done, is_task_done)
 
     def wait(self, waiter: Waiter, timeout_s: float) -> bool:
-        return waiter.block(timeout_s)
+        return self._engine._lead(waiter, timeout_s)
 
     def detach(self, *, goodbye: bool = True) -> None:
         self._engine._detach(self, goodbye)

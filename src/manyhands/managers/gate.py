@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from manyhands.engines.base import Engine, Port, Sink, Waiter
+from manyhands.engines.base import Engine, Lead, LedEngine, Port, Sink, Waiter
 from manyhands.errors import ManyhandsError, ServerUnavailable
 from manyhands.events import (
     Attach,
@@ -99,6 +99,11 @@ class Gate:
                 self._vanished.pop(peer, None)
                 port.peer = peer
         return port
+
+    def led_by(self, lead: Lead | None) -> None:
+        """See `LedEngine`: the engine behind it, where that one can be."""
+        if isinstance(self._engine, LedEngine):
+            self._engine.led_by(lead)
 
     def close(self, *, closing_reason: str = "") -> None:
         """End the threads of calls and callables, and close the engine."""

@@ -19,10 +19,11 @@ from typing import Any
 import msgspec
 
 from manyhands import _forks, _sockets
-from manyhands._bridge import LoopThread, Mailbox, new_loop
+from manyhands._bridge import Mailbox, new_loop
+from manyhands._turns import SharedLoop
 from manyhands.address import Address
 from manyhands.auth import Keyring
-from manyhands.engines.base import Engine, Port
+from manyhands.engines.base import Engine, LedEngine, Port
 from manyhands.errors import SessionTaken, UsageError
 from manyhands.events import Attach, Closing, Failed, Reply, Stats, StatsReply
 from manyhands.model import DEFAULT_PORT
@@ -93,8 +94,8 @@ class SocketServer:
         self._is_started = False
         self._is_stopped = False
         self._stop_lock = threading.Lock()
-        self._loop_ident = 0
-        self._thread: LoopThread | None = None
+        self._own_ident = 0
+        self._turns: SharedLoop | None = None
         self._loop: asyncio.AbstractEventLoop
         self._asyncio_server: asyncio.AbstractServer | None = None
         self._connections: set[Peer] = set()
@@ -116,15 +117,17 @@ class SocketServer:
         return len(self._connections)
 
     def start(self) -> None:
-        """Serve from a daemon thread named manyhands-server.
+        """Serve from a daemon thread named manyhands-server, and from this process's threads that wait for an answer.
 
         Raises:
             UsageError: it serves already.
         """
         self._check_first()
-        self._thread = LoopThread("manyhands-server")
-        self._thread.start()
-        self._thread.run(self._open(self._thread.loop), _START_S)
+        self._turns = SharedLoop("manyhands-server")
+        self._turns.start()
+        self._turns.run(self._open(self._turns.loop), _START_S)
+        if isinstance(self._engine, LedEngine):
+            self._engine.led_by(self._turns.lead)
         self._say_where()
 
     def run(self) -> None:
@@ -135,6 +138,7 @@ class SocketServer:
         """
         self._check_first()
         self._loop = loop = new_loop()
+        self._own_ident = threading.get_ident()
         try:
             loop.run_until_complete(self._open(loop))
             self._say_where()
@@ -154,11 +158,13 @@ class SocketServer:
             if self._is_stopped:
                 return
             self._is_stopped = True
-        if self._thread is not None:
-            self._thread.run(self._close(reason), _STOP_S)
-            self._thread.stop(_STOP_S)
+        if self._turns is not None:
+            if isinstance(self._engine, LedEngine):
+                self._engine.led_by(None)
+            self._turns.run(self._close(reason), _STOP_S)
+            self._turns.stop(_STOP_S)
             self._ended()
-        elif self._loop_ident:
+        elif self._own_ident:
             self._loop.call_soon_threadsafe(self._loop.stop)
         else:
             self._ended()
@@ -239,7 +245,7 @@ class SocketServer:
 
     def flush_soon(self, connection: Peer) -> None:
         """Its outbox has something; from any thread. One flush a turn for all of them."""
-        if threading.get_ident() != self._loop_ident:
+        if not self._is_inside():
             if not connection.write_through():
                 self._marked.post(connection)
             return
@@ -249,7 +255,7 @@ class SocketServer:
 
     def flush_late(self, connection: Connection) -> None:
         """Its outbox has only answers that nobody waits for; from any thread."""
-        if threading.get_ident() == self._loop_ident:
+        if self._is_inside():
             self._loop.call_later(LEISURE_S, connection.flush_late)
         else:
             self._unhurried.post(connection)
@@ -280,6 +286,10 @@ class SocketServer:
             self._attacher.submit(function)
 
     # -- inside
+
+    def _is_inside(self) -> bool:
+        """Whether the calling thread is the one that runs the loop now."""
+        return threading.get_ident() == (self._own_ident if self._turns is None else self._turns.runner)
 
     def _say_where(self) -> None:
         logger.info("Serving a %s engine at %s", self._engine.name, self.url)
@@ -317,7 +327,6 @@ class SocketServer:
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._loop_ident = threading.get_ident()
         self._marked = Mailbox(loop, self._flush_all)
         self._unhurried = Mailbox(loop, self._flush_unhurried)
         self._is_empty = asyncio.Event()
