@@ -56,7 +56,7 @@ class Put(_Event, array_like=True, frozen=True, tag=2):
     """Add messages to a queue: all or none. Answer: Done once they are as durable as the engine promises.
 
     Failed: "full" (after wait_s), "shut_down", "payload_too_large", "usage" (more messages than the bound can ever hold),
-    "lease_lost" (cause is not a live lease of this session).
+    "lease_lost" (none of the causes is a live lease of this session). Settled: put but for the messages of the lost causes.
     """
 
     rid: int
@@ -65,11 +65,12 @@ class Put(_Event, array_like=True, frozen=True, tag=2):
     floor: int
     messages: list[Message]
     wait_s: float = FOREVER
-    cause: int = 0
-    """Token of the lease under which it is put, or 0. A message whose id was already put under the same *leased message*
-    (by this or an earlier holder) is dropped as the same one. Such a put is sent ahead of that lease's settlement without
-    waiting for an answer, so a refusal must reach the lease as well: when the put is refused, the lease is given back
-    (NACK, the refusal as reason) in the same step, and the settlement that follows finds it lost."""
+    causes: tuple[int, ...] = ()
+    """For each message the token of the lease under which it is put; empty: under none. A message whose id was already put
+    under the same *leased message* (by this or an earlier holder) is dropped as the same one. Such a put is sent ahead of
+    that lease's settlement without waiting for an answer, so a refusal must reach the lease as well: when the put is
+    refused, its leases are given back (NACK, the refusal as reason) in the same step, and the settlements that follow find
+    them lost."""
 
 
 class Lease(_Event, array_like=True, frozen=True, tag=3):

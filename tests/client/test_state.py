@@ -59,7 +59,7 @@ def test_a_put_travels_ahead_of_the_settlement_of_the_lease_it_was_made_under(st
     state.next(queue, "me", 1.0)
     put, begin, settle = state.drain()
     assert isinstance(put, Put)
-    assert (put.cause, put.wait_s) == (1, 0.0)
+    assert (put.causes, put.wait_s) == ((1,), 0.0)
     assert begin == Begin("q", [2])
     assert isinstance(settle, Settle)
     assert [settlement.token for settlement in settle.settlements] == [1]

@@ -105,7 +105,9 @@ class Driver:
 
     def put(self, session: str, queue: str, *messages: Message, wait_s: float = 0.0, cause: int = 0) -> Any:
         seq = self.seq(session, queue)
-        return self.ask(session, Put(self.rid(), queue, seq, seq, list(messages), wait_s, cause))
+        return self.ask(
+            session, Put(self.rid(), queue, seq, seq, list(messages), wait_s, (cause,) * len(messages) if cause else ())
+        )
 
     def fill(self, session: str, queue: str, n: int) -> list[Message]:
         messages = [self.message() for _ in range(n)]

@@ -207,7 +207,7 @@ def test_a_put_under_a_lease_of_a_forgotten_session_ends_with_the_lease() -> Non
     client.send([Lease(1, "q", 2)])
     heard(client, server)
     answer(client, server, Granted(1, [delivery(10)]))
-    under = Put(-2, "results", 1, 1, [Message("m2", b"x")], cause=10)
+    under = Put(-2, "results", 1, 1, [Message("m2", b"x")], causes=(10,))
     client.send([under, settle(-3, 10), put(4)])
     heard(client, server)
     _, replies, sent = again(client, FORGOT)

@@ -87,6 +87,8 @@ def _any(hint: Any, max_body: int) -> st.SearchStrategy[Any]:
         return st.one_of([_any(argument, max_body) for argument in arguments])
     if origin is list:
         return st.lists(_any(arguments[0], max_body), max_size=4)
+    if origin is tuple:  # of any length, all of one kind
+        return st.lists(_any(arguments[0], max_body), max_size=4).map(tuple)
     if origin is dict:
         return st.dictionaries(_any(arguments[0], max_body), _any(arguments[1], max_body), max_size=3)
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):

@@ -10,7 +10,7 @@ import msgspec
 
 from manyhands.client.pace import Pace
 from manyhands.events import FOREVER, Reply
-from manyhands.model import Delivery
+from manyhands.model import Delivery, Message
 
 PUTS_UNDER_A_LEASE = 1024
 """So many puts go ahead unanswered under one lease. The engine keeps their ids until the lease ends, so there is a bound:
@@ -136,24 +136,37 @@ class Call(msgspec.Struct, eq=False):
         return FOREVER if self.deadline is None else max(0.0, self.deadline - now)
 
 
+class Under:
+    """Messages for one queue that are put under leases, on their way into one Put."""
+
+    __slots__ = ("causes", "helds", "messages", "queue", "size_bytes")
+
+    def __init__(self, queue: QueueState) -> None:
+        self.queue = queue
+        self.messages: list[Message] = []
+        self.causes: list[int] = []
+        self.helds: list[Held] = []
+        self.size_bytes = 0
+
+
 class Sent:
     """A request that nobody waits for, but whose answer matters."""
 
-    __slots__ = ("held", "queue", "seq", "settling", "stream")
+    __slots__ = ("helds", "queue", "seq", "settling", "stream")
 
     def __init__(
         self,
         stream: Stream | None = None,
         seq: int = 0,
         *,
-        held: Held | None = None,
+        helds: list[Held] | None = None,
         queue: QueueState | None = None,
         settling: list[Held] | None = None,
     ) -> None:
         self.stream = stream
         self.seq = seq
-        self.held = held
-        """For a put: the lease it was made under."""
+        self.helds = helds
+        """For puts under leases: those leases."""
         self.queue = queue
         """For a Lease: a refill, or one whose get has gone."""
         self.settling = settling

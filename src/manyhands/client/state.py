@@ -21,8 +21,8 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from manyhands.client.pace import to_give_back
-from manyhands.client.records import Call, Held, QueueState, Sent, Stream
-from manyhands.errors import from_code
+from manyhands.client.records import Call, Held, QueueState, Sent, Stream, Under
+from manyhands.errors import LeaseLost, from_code
 from manyhands.events import (
     Attached,
     Begin,
@@ -45,6 +45,8 @@ from manyhands.model import Delivery, Message, SettleKind, Settlement
 
 _ASK_AT_MOST = 4096
 """A get_many may name any number; this bounds what one answer carries."""
+_PUT_TOGETHER_BYTES = 64 * 1024
+"""Puts under leases share a request up to this size: beyond it the request's own cost no longer matters."""
 
 
 class ClientState:
@@ -69,6 +71,7 @@ class ClientState:
         """Queues that had been shut down when it said so."""
         self.attached: Attached | None = None
         self._rid = 0
+        self._under: dict[str, Under] = {}
         self._settles = Stream()
         self._settlements: list[Settlement] = []
         self._settling: list[Held] = []
@@ -110,12 +113,16 @@ class ClientState:
 
     def put_under(self, held: Held, queue: QueueState, message: Message) -> None:
         """Put ahead of the settlement of `held`, without waiting: if it never arrives, that lease's message comes again."""
-        self._rid += 1
-        rid = -self._rid  # nobody waits for the answer
-        puts = queue.puts
-        seq = puts.next()
-        self._pending[rid] = Sent(puts, seq, held=held)
-        self.outbox.append(Put(rid, queue.name, seq, puts.floor, [message], 0.0, held.delivery.token))
+        size = len(message.body)
+        under = self._under.get(queue.name)
+        if under is None or under.size_bytes + size > _PUT_TOGETHER_BYTES:
+            if under is not None:
+                self._gather_puts(under)
+            under = self._under[queue.name] = Under(queue)
+        under.messages.append(message)
+        under.causes.append(held.delivery.token)
+        under.helds.append(held)
+        under.size_bytes += size
 
     def task_done(self, queue: QueueState, consumer: Hashable, now: float) -> Call | None:
         """Settle the consumer's oldest lease, else the process's oldest, else ask the engine to count only."""
@@ -319,12 +326,15 @@ class ClientState:
 
     @property
     def has_output(self) -> bool:
-        return bool(self.outbox or self._settlements or self._begun)
+        return bool(self.outbox or self._settlements or self._under or self._begun)
 
     @property
     def n_left(self) -> int:
         """About how much a drain would send."""
-        return len(self.outbox) + len(self._settlements)
+        n = len(self.outbox) + len(self._settlements)
+        for under in self._under.values():
+            n += len(under.messages)
+        return n
 
     @property
     def is_unconfirmed(self) -> bool:
@@ -338,7 +348,11 @@ class ClientState:
         return found
 
     def gather(self) -> None:
-        """Turn what was begun and settled into requests."""
+        """Turn what was put under leases, begun and settled into requests."""
+        if self._under:
+            for under in self._under.values():
+                self._gather_puts(under)
+            self._under = {}
         if self._begun:
             for name, tokens in self._begun.items():
                 self.outbox.append(Begin(name, tokens))
@@ -351,6 +365,14 @@ class ClientState:
             self._pending[rid] = Sent(stream, seq, settling=self._settling)
             self.outbox.append(Settle(rid, seq, stream.floor, self._settlements))
             self._settlements, self._settling = [], []
+
+    def _gather_puts(self, under: Under) -> None:
+        self._rid += 1
+        rid = -self._rid  # nobody waits for the answer
+        puts = under.queue.puts
+        seq = puts.next()
+        self._pending[rid] = Sent(puts, seq, helds=under.helds)
+        self.outbox.append(Put(rid, under.queue.name, seq, puts.floor, under.messages, 0.0, tuple(under.causes)))
 
     def drain(self) -> list[Request]:
         """Everything to send now, in order."""
@@ -431,15 +453,20 @@ class ClientState:
         if isinstance(reply, Done):
             return
         if isinstance(reply, Settled):
-            if reply.lost and sent.settling:
-                lost = set(reply.lost)
+            lost = set(reply.lost)
+            if lost and sent.settling:
                 self.lost.extend(held for held in sent.settling if held.delivery.token in lost and not held.refused)
+            elif lost and sent.helds:
+                for held in sent.helds:
+                    if held.delivery.token in lost:
+                        self._on_put_refused(held, _put_lost(held))
         elif isinstance(reply, Granted):
             assert sent.queue is not None
             self._on_granted_unasked(sent.queue, reply.rid, reply.deliveries, now)
         elif isinstance(reply, Failed):
-            if sent.held is not None:
-                self._on_put_refused(sent.held, from_code(reply.code, reply.text, reply.facts))
+            if sent.helds is not None:
+                for held in sent.helds:
+                    self._on_put_refused(held, from_code(reply.code, reply.text, reply.facts))
             elif sent.settling is not None:
                 self.lost.extend(sent.settling)
             elif sent.queue is not None:
@@ -489,3 +516,14 @@ def _is_empty_answer(reply: Reply) -> bool:
 def _shut_down(queue: QueueState) -> Failed:
     """The answer that the server had for a get, had it stayed."""
     return Failed(0, "shut_down", f"queue {queue.name!r} was shut down and has nothing more")
+
+
+def _put_lost(held: Held) -> LeaseLost:
+    """What the next call raises when some of the puts that travelled together were under a lease that was lost."""
+    message_id, queue = held.delivery.message.id, held.queue.name
+    return LeaseLost(
+        f"message {message_id} on queue {queue!r} went to another consumer before what was put under its lease arrived; "
+        "nothing of that was put, its new holder will do it again",
+        id=message_id,
+        queue=queue,
+    )

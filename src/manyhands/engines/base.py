@@ -73,7 +73,7 @@ class LocalPort(Port, Protocol):
         """Put one message that has no headers and fits the limit; false: nothing was done, send a `Put`.
 
         Args:
-            cause: as `Put.cause`.
+            cause: as one of `Put.causes`; 0 is none.
         """
         ...
 

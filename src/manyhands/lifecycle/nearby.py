@@ -19,7 +19,7 @@ def put_nearby(state: State, session: Session, name: str, message: Message, caus
 
     Args:
         message: no larger than the engine's limit.
-        cause: as `Put.cause`.
+        cause: as one of `Put.causes`; 0 is none.
     """
     queue = state.queues.get(name)
     if queue is None or queue.maxsize or queue.is_shut_down or state.changes is not None:
@@ -28,10 +28,8 @@ def put_nearby(state: State, session: Session, name: str, message: Message, caus
         entry = session.leases.get(cause)
         if entry is None:
             return False
-        produced = entry.the_past().produced
-        if message.id in produced:
+        if not entry.note_put(message.id):
             return True
-        produced.add(message.id)
     queue.lane(0).append(message)
     queue.put_total += 1
     queue.unfinished += 1

@@ -6,7 +6,7 @@ import math
 
 from manyhands._text import is_text
 from manyhands.clock import Now
-from manyhands.events import Declare, Done, Put
+from manyhands.events import Declare, Done, Put, Settled
 from manyhands.lifecycle.changes import Produced, QueueSet, Stored
 from manyhands.lifecycle.marks import Mark
 from manyhands.lifecycle.placing import enqueue, give_back
@@ -58,9 +58,10 @@ def put(state: State, session: Session, request: Put, now: Now) -> None:
                 return
     messages = request.messages
     queue = state.queue(request.queue)
-    cause = _cause(state, session, request)
     try:
         is_plain = _check(state, queue, messages)
+        if request.causes:
+            _check_causes(session, request)
         if queue.is_shut_down:
             raise Refused("shut_down", f"queue {queue.name!r} was shut down and takes nothing more")
         if queue.maxsize and (queue.putting or queue.size() + len(messages) > queue.maxsize):
@@ -68,12 +69,12 @@ def put(state: State, session: Session, request: Put, now: Now) -> None:
             return
     except Refused as refused:
         state.mark(session, request.queue, seq, request.floor, is_applied=False)
-        _nack_cause(state, session, request, refused.text, now)
+        _nack_causes(state, session, request, refused.text, now)
         raise
-    _add(state, queue, messages, cause, is_plain, now)
+    lost = _add(state, session, queue, request, is_plain, now)
     state.mark(session, request.queue, seq, request.floor, is_applied=True)
     if request.rid:
-        state.effects.append((session.id, Done(request.rid)))
+        state.effects.append((session.id, Settled(request.rid, lost) if lost else Done(request.rid)))
 
 
 def _check(state: State, queue: Queue, messages: list[Message]) -> bool:
@@ -128,27 +129,28 @@ def _check_headers(message: Message) -> None:
         raise Refused("usage", f"options {options!r:.120} are not valid times")
 
 
-def _cause(state: State, session: Session, request: Put) -> Entry | None:
-    if not request.cause:
-        return None
-    cause = session.leases.get(request.cause)
-    if cause is None:
-        state.mark(session, request.queue, request.seq, request.floor, is_applied=False)
-        raise Refused(
-            "lease_lost",
-            f"the message under whose lease this was put into queue {request.queue!r} belongs to another consumer now; "
-            "nothing was put, its new holder will do it again",
-        )
-    return cause
+def _check_causes(session: Session, request: Put) -> None:
+    causes, leases = request.causes, session.leases
+    if len(causes) != len(request.messages):
+        raise Refused("usage", f"{len(causes)} causes for {len(request.messages)} messages; each has one, or none has")
+    for cause in causes:
+        if cause in leases:
+            return
+    raise Refused(
+        "lease_lost",
+        f"the message under whose lease this was put into queue {request.queue!r} belongs to another consumer now; "
+        "nothing was put, its new holder will do it again",
+    )
 
 
-def _nack_cause(state: State, session: Session, request: Put, reason: str, now: Now) -> None:
-    """A refused put reaches the lease that it was sent under: the settlement behind it must not end it as done."""
-    entry = session.leases.pop(request.cause, None)
-    if entry is not None:
-        queue = state.queues[entry.queue]
-        queue.release(entry, session.id)
-        give_back(state, queue, entry, now, consumer=session.name, outcome="nack", reason=reason)
+def _nack_causes(state: State, session: Session, request: Put, reason: str, now: Now) -> None:
+    """A refused put reaches the leases that it was sent under: the settlements behind it must not end them as done."""
+    for cause in request.causes:
+        entry = session.leases.pop(cause, None)
+        if entry is not None:
+            queue = state.queues[entry.queue]
+            queue.release(entry, session.id)
+            give_back(state, queue, entry, now, consumer=session.name, outcome="nack", reason=reason)
 
 
 def _wait_for_room(state: State, session: Session, request: Put, queue: Queue, now: Now) -> None:
@@ -177,7 +179,7 @@ def refuse_waiting(state: State, waiting: WaitingPut, now: Now) -> None:
         code, text = "shut_down", f"queue {queue.name!r} was shut down and takes nothing more"
     for rid in (waiting.rid, *waiting.also):
         state.fail(waiting.session, rid, code, text)
-    _nack_cause(state, waiting.session, waiting.request, text, now)
+    _nack_causes(state, waiting.session, waiting.request, text, now)
     state.wake(queue)
 
 
@@ -204,21 +206,25 @@ def admit(state: State, queue: Queue, now: Now) -> None:
             return
         _leave(state, waiting)
         try:
-            cause = _cause(state, session, request)
+            if request.causes:
+                _check_causes(session, request)
         except Refused as refused:
             for rid in (waiting.rid, *waiting.also):
                 state.fail(session, rid, refused.code, refused.text)
             continue
-        _add(state, queue, request.messages, cause, False, now)
+        lost = _add(state, session, queue, request, False, now)
         state.mark(session, request.queue, request.seq, request.floor, is_applied=True)
         for rid in (waiting.rid, *waiting.also):
             if rid:
-                state.reply(session, Done(rid))
+                state.reply(session, Settled(rid, lost) if lost else Done(rid))
 
 
-def _add(state: State, queue: Queue, messages: list[Message], cause: Entry | None, is_plain: bool, now: Now) -> None:
-    if cause is not None:
-        messages = _unproduced(state, cause, messages)
+def _add(state: State, session: Session, queue: Queue, request: Put, is_plain: bool, now: Now) -> list[int]:
+    """Add the messages; the causes that were lost, whose messages were left out."""
+    messages = request.messages
+    lost: list[int] = []
+    if request.causes:
+        messages, lost = _under_leases(state, session, request)
     if is_plain and state.changes is None:
         n = len(messages)
         queue.lane(0).extend(messages)
@@ -231,19 +237,21 @@ def _add(state: State, queue: Queue, messages: list[Message], cause: Entry | Non
     state.count(queue)
     if queue.waiting:
         state.dirty[queue] = None
+    return lost
 
 
-def _unproduced(state: State, cause: Entry, messages: list[Message]) -> list[Message]:
-    """Without those that were already put under the same leased message, by this or an earlier holder."""
-    produced = cause.the_past().produced
-    fresh = []
-    for message in messages:
-        if message.id not in produced:
-            produced.add(message.id)
+def _under_leases(state: State, session: Session, request: Put) -> tuple[list[Message], list[int]]:
+    """The messages without those that were already put under the same leased message, by this or an earlier holder."""
+    leases, fresh, lost = session.leases, [], []
+    for message, cause in zip(request.messages, request.causes, strict=True):
+        entry = leases.get(cause)
+        if entry is None:
+            lost.append(cause)
+        elif entry.note_put(message.id):
             fresh.append(message)
             if state.changes is not None:
-                state.note(Produced(cause.n, message.id))
-    return fresh
+                state.note(Produced(entry.n, message.id))
+    return fresh, lost
 
 
 def _add_one(state: State, queue: Queue, message: Message, now: Now) -> int:

@@ -46,7 +46,7 @@ class Past(msgspec.Struct):
 
     history: list[Attempt] = msgspec.field(default_factory=list)
     produced: set[str] = msgspec.field(default_factory=set)
-    """Ids of the messages put under its leases."""
+    """Ids of the messages put under its leases, but for the first."""
     died_at: float = 0.0
     reason: str = ""
 
@@ -64,6 +64,21 @@ class Entry(msgspec.Struct, gc=False):
     is_begun: bool = True
     is_suspect: bool = False
     past: Past | None = None
+    put_id: str = ""
+    """Id of the first message put under its leases; most have but one, and need no `past` for it."""
+
+    def note_put(self, message_id: str) -> bool:
+        """A message with this id is put under a lease of this one; false: the same was put before."""
+        if message_id == self.put_id:
+            return False
+        if self.past is None:
+            if not self.put_id:
+                self.put_id = message_id
+                return True
+        elif message_id in self.past.produced:
+            return False
+        self.the_past().produced.add(message_id)
+        return True
 
     def the_past(self) -> Past:
         """Its past, begun now if there was none."""

@@ -378,7 +378,7 @@ class ClientWire:
             self._held.difference_update(token for token in attached.lost if token not in settling)
             return []
         self._held.clear()
-        puts = [request for request in self._unanswered.values() if isinstance(request, Put) and request.cause]
+        puts = [request for request in self._unanswered.values() if isinstance(request, Put) and request.causes]
         for rid in [put.rid for put in puts] + [settle.rid for settle in settles]:
             del self._unanswered[rid]
         return [

@@ -70,8 +70,8 @@ def causes_of(items: Sequence[Item]) -> dict[str, list[int]]:
     for item in items:
         if type(item) is tuple:
             for request in item[1]:
-                if isinstance(request, Put) and request.cause:
-                    causes.setdefault(item[0].session, []).append(request.cause)
+                if isinstance(request, Put) and request.causes:
+                    causes.setdefault(item[0].session, []).extend(request.causes)
     return causes
 
 

@@ -260,8 +260,7 @@ class Writer:
                 continue
             if request.rid:
                 refused.append(Failed(request.rid, EngineUnavailable.code, text))
-            if request.cause:
-                admitted.append(given_back(request.cause, text))
+            admitted += [given_back(cause, text) for cause in request.causes]
         if refused:
             self._give(listener, refused)
         return admitted

@@ -190,7 +190,7 @@ class Peer:
     ) -> events.Put:
         """A Put with the stream's next seq (or the given one)."""
         seq = seq or self.next_seq(queue)
-        return events.Put(0, queue, seq, floor, list(messages), wait_s, cause)
+        return events.Put(0, queue, seq, floor, list(messages), wait_s, (cause,) * len(messages) if cause else ())
 
     def put(self, queue: str, *messages: model.Message, wait_s: float = 0.0, cause: int = 0) -> None:
         self.start(self.put_request(queue, *messages, wait_s=wait_s, cause=cause)).expect(events.Done)
