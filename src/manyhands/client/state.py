@@ -102,7 +102,7 @@ class ClientState:
 
     def put(self, queue: QueueState, messages: list[Message], wait_s: float) -> Call:
         """Put and wait for the engine's word."""
-        if self._begun or self._settlements:
+        if self._under or self._begun or self._settlements:
             self.gather()
         puts = queue.puts
         self._rid = rid = self._rid + 1
@@ -151,7 +151,7 @@ class ClientState:
         return call
 
     def _sequenced(self, stream: Stream) -> Call:
-        if self._begun or self._settlements:
+        if self._under or self._begun or self._settlements:
             self.gather()
         self._rid = rid = self._rid + 1
         call = self._pending[rid] = Call(rid, stream=stream, seq=stream.next())
@@ -376,7 +376,7 @@ class ClientState:
 
     def drain(self) -> list[Request]:
         """Everything to send now, in order."""
-        if self._begun or self._settlements:
+        if self._under or self._begun or self._settlements:
             self.gather()
         batch, self.outbox = self.outbox, []
         return batch
