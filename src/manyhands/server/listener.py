@@ -240,12 +240,12 @@ class SocketServer:
         future.add_done_callback(lambda done: self._tell(connection.attached, done))
 
     def is_elsewhere(self) -> bool:
-        """Whether the calling thread is not the loop's."""
-        return threading.get_ident() != self._loop_ident
+        """Whether the calling thread is not the one that runs the loop now."""
+        return threading.get_ident() != (self._own_ident if self._turns is None else self._turns.runner)
 
     def flush_soon(self, connection: Peer) -> None:
         """Its outbox has something; from any thread. One flush a turn for all of them."""
-        if not self._is_inside():
+        if self.is_elsewhere():
             if not connection.write_through():
                 self._marked.post(connection)
             return
@@ -255,7 +255,7 @@ class SocketServer:
 
     def flush_late(self, connection: Connection) -> None:
         """Its outbox has only answers that nobody waits for; from any thread."""
-        if self._is_inside():
+        if not self.is_elsewhere():
             self._loop.call_later(LEISURE_S, connection.flush_late)
         else:
             self._unhurried.post(connection)
@@ -286,10 +286,6 @@ class SocketServer:
             self._attacher.submit(function)
 
     # -- inside
-
-    def _is_inside(self) -> bool:
-        """Whether the calling thread is the one that runs the loop now."""
-        return threading.get_ident() == (self._own_ident if self._turns is None else self._turns.runner)
 
     def _say_where(self) -> None:
         logger.info("Serving a %s engine at %s", self._engine.name, self.url)
@@ -365,6 +361,8 @@ class SocketServer:
             self._asyncio_server.close()
         if self._sweep is not None:
             self._sweep.cancel()
+        for _ in range(3):  # what was accepted just now takes some turns to become a connection
+            await asyncio.sleep(0)
         self._is_empty.clear()
         closing = Closing(reason, await self._shut_down_queues())
         for connection in list(self._connections):
