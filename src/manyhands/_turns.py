@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 NAP_S = 0.001
 """The longest time for which nobody serves, when a leader has left and does not come back."""
+BACK_S = 0.00025
+"""Who comes back to wait so soon after its last wait may lead: what else the loop has to do is not kept waiting for it. A
+program that computes longer in between, or copies large bodies, leaves the loop to its own thread, beside it."""
 LOOK_S = 0.00025
 """A leader whose last wait was shorter looks again and again for so long before it sleeps (ADR 0035)."""
 _LONG_S = 3600.0
@@ -60,6 +63,8 @@ class SharedLoop:
         self._leads = 0
         self._seen_leads = 0
         self._followers: list[Waiter] = []
+        self._waited_at = 0.0
+        """When a thread of the program last ended a wait here."""
         self._is_asleep = False
         self._is_ended = False
         self._nudge = threading.Lock()
@@ -103,9 +108,16 @@ class SharedLoop:
                 self.loop.close()
 
     def lead(self, waiter: Waiter, timeout_s: float) -> bool:
-        """Wait as `Port.wait` does, and run the loop meanwhile if no other thread does."""
-        if not self._may_lead():
+        """Wait as `Port.wait` does, and run the loop meanwhile where that is quicker and no other thread does."""
+        is_back_soon = time.monotonic() - self._waited_at < BACK_S
+        try:
+            if is_back_soon and self._may_lead():
+                return self._take_part(waiter, timeout_s)
             return waiter.block(timeout_s)
+        finally:
+            self._waited_at = time.monotonic()
+
+    def _take_part(self, waiter: Waiter, timeout_s: float) -> bool:
         deadline = None if timeout_s < 0 else time.monotonic() + timeout_s
         if threading.current_thread() is threading.main_thread():
             with _Interruptions(self.loop, waiter):

@@ -38,6 +38,10 @@ STALL_S = 30.0
 MIN_BYTES = 32 * 1024
 
 _CAN_WRITE_THROUGH = os.name == "posix"  # os.write takes no sockets on Windows
+_MAX_VECTORS = 512  # below every platform's IOV_MAX
+_LARGE_READ_BYTES = 16 * 1024
+_READ_AT_ONCE_BYTES = 1024 * 1024
+"""So much of one peer's large bodies is read before others have their turn."""
 
 
 class Arrival(NamedTuple):
@@ -70,6 +74,7 @@ class Connection(asyncio.BufferedProtocol):
         "_is_stuck",
         "_outbox",
         "_port",
+        "_room",
         "_server",
         "_stall",
         "_transport",
@@ -87,6 +92,7 @@ class Connection(asyncio.BufferedProtocol):
         self.session = ""
         self._server = server
         self._wire = wire
+        self._room = 0
         self._transport: asyncio.Transport | None = None
         self._port: Port | None = None
         self._outbox: list[Reply | Attached] = []
@@ -114,18 +120,22 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(self._wire.greeting())
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._wire.get_buffer()
+        view = self._wire.get_buffer()
+        self._room = len(view)
+        return view
 
     def buffer_updated(self, n: int) -> None:
         if self._is_closing:
             return
         try:
             events = self._wire.received(n)
-            if self._port is not None:
-                if events:
-                    self._port.send(cast(list[Any], events))
-            else:
+            if self._port is None:
                 self._before_attached(events)
+                return
+            if n == self._room and n >= _LARGE_READ_BYTES and _CAN_WRITE_THROUGH:
+                events = self._read_on(events)
+            if events:
+                self._port.send(cast(list[Any], events))
         except AuthenticationFailed as error:
             self._refuse(str(error), delay_s=self._server.wrong_key(self))
         except ProtocolError as error:
@@ -136,6 +146,26 @@ class Connection(asyncio.BufferedProtocol):
         except Exception:
             logger.exception("Dropped %s: a bug in the server or its engine", self.peer)
             self.close(self._wire.goodbye("The server failed in a way that is a bug; its log has the details."))
+
+    def _read_on(self, events: list[ServerEvent]) -> list[ServerEvent]:
+        """In the middle of a large body: read what is there without a turn of the loop for each piece."""
+        left = _READ_AT_ONCE_BYTES
+        while left > 0:
+            view = self._wire.get_buffer()
+            room = len(view)
+            try:
+                n = os.readv(self.fd, [view])
+            except OSError:  # nothing more yet, or broken: the transport will find out which
+                break
+            finally:
+                del view  # what is looked at cannot become a body's bytes
+            if not n:
+                break  # its end: the transport finds that, too
+            events = events + self._wire.received(n)
+            left -= n
+            if n < room:
+                break
+        return events
 
     def connection_lost(self, error: Exception | None) -> None:
         self._is_closing = True
@@ -198,10 +228,26 @@ class Connection(asyncio.BufferedProtocol):
             if transport is None or self._is_stuck or self._is_closing:
                 return  # closing: another thread's answer came after the goodbye
             buffers = self._take_encoded()
+            if len(buffers) > 1 and not transport.get_write_buffer_size():
+                buffers = self._write_vectors(buffers)  # asyncio would first copy them into one, up to 3.11
             if len(buffers) == 1:
                 transport.write(buffers[0])
             elif buffers:
                 transport.writelines(buffers)
+
+    def _write_vectors(self, buffers: list[Buffer]) -> list[Buffer]:
+        """Write what the kernel takes at once; what is left. Only while the transport has nothing to write itself."""
+        if not _CAN_WRITE_THROUGH:
+            return buffers
+        try:
+            written = os.writev(self.fd, buffers[:_MAX_VECTORS])
+        except OSError:  # full, or broken: the transport will find out which
+            return buffers
+        for at, buffer in enumerate(buffers):
+            if written < len(buffer):
+                return [memoryview(buffer)[written:], *buffers[at + 1 :]]
+            written -= len(buffer)
+        return []
 
     def write_through(self) -> bool:
         """From another thread than the loop's: write what has gathered at once, without a turn of the loop.
