@@ -11,6 +11,8 @@ import pytest
 
 from manyhands.managers.forgotten_import import supply_the_forgotten_name
 
+from .conftest import Pair
+
 
 def get() -> None:
     """Fails as a proxy's get does."""
@@ -112,3 +114,10 @@ never and {use}
 def test_it_is_found_in_a_program_with_very_many_names() -> None:
     many = "\n".join(f"name_{n} = {n}" for n in range(400))
     assert run(many + TUTORIAL)["handled"]
+
+
+def test_the_proxy_of_a_queue_that_stays_an_object_helps_too(pair: Pair) -> None:
+    kept: queue.PriorityQueue[int] = queue.PriorityQueue()
+    for manager in pair(get_tasks=lambda: kept):
+        tasks = manager.get_tasks()  # type: ignore[attr-defined]
+        assert run(TUTORIAL, get=lambda tasks=tasks: tasks.get(timeout=0.01))["handled"]

@@ -12,12 +12,15 @@ it, so a class's own methods stay in front. `composed` makes such a class of any
 
 from __future__ import annotations
 
+import queue
+import sys
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from manyhands.errors import UsageError
 from manyhands.managers import homes, stdlib
+from manyhands.managers.forgotten_import import supply_the_forgotten_name
 from manyhands.managers.objects.table import ERROR, PROXY, QUEUE_PREFIX, RETURN, Made
 from manyhands.managers.plain import XMLRPC, narrowed
 from manyhands.managers.references import Reference
@@ -115,10 +118,13 @@ class ObjectProxy(BaseProxy):
             return narrowed(value) if is_narrow else value
         if kind == PROXY:
             return self._proxy_of(value)
+        error = _error(kind, value)
+        if isinstance(error, queue.Empty | queue.Full):
+            supply_the_forgotten_name(sys._getframe(1))
         try:
-            raise _error(kind, value)
+            raise error
         finally:
-            del value  # else the exception and this frame would keep each other alive
+            del value, error  # else the exception and this frame would keep each other alive
 
     def _proxy_of(self, value: Any) -> Any:
         if isinstance(value[1], Made):
