@@ -157,7 +157,7 @@ def test_memory_is_claimed_as_it_arrives_and_not_as_it_is_announced() -> None:
     try:
         frames.feed(header(2**39) + bytes(20_000))
         frames.feed(bytes(5_000))
-        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
     finally:
         tracemalloc.stop()
 

@@ -16,7 +16,7 @@ from manyhands.errors import ProtocolError
 _SHORT, _LONG = Struct("!i"), Struct("!Q")
 _MAX_SHORT = 0x7FFFFFFF
 SCRATCH_BYTES = 64 * 1024
-_GROW_BYTES = 256 * 1024
+_GROW_BYTES = 1024 * 1024
 _COPIED_BYTES = 16 * 1024
 """A body up to this size is put together from what was read; a larger one is read into memory of its own."""
 

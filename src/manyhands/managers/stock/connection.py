@@ -325,7 +325,7 @@ class StockConnection(asyncio.BufferedProtocol):
         message = item.delivery.message
         try:
             encoding = self._gateway.codec.verify(item.queue, message.id, message.seal, message.body, message.kind)
-            self._out.write_message(self._speech.hand(encoding, message.body))
+            self._out.write_message(*self._speech.hand(encoding, message.body))
         except SealBroken as error:
             logger.error("message rejected: %s", error)
             consumer.undeliverable(item, SettleKind.REJECT, str(error))

@@ -32,13 +32,14 @@ class Outlet:
         """What an answer from another thread is made of."""
         self._unsent = b""
 
-    def write_message(self, data: bytes) -> None:
+    def write_message(self, *parts: bytes | memoryview) -> None:
         """One reply, with its length in front."""
-        if len(data) <= _JOINED_BYTES or self._is_through:
-            self.write(header(len(data)) + data)
+        size = sum(map(len, parts))
+        if size <= _JOINED_BYTES or self._is_through:
+            self.write(b"".join((header(size), *parts)))
         elif self.transport is not None:
             self.write_unsent()
-            self.transport.writelines((header(len(data)), data))
+            self.transport.writelines((header(size), *parts))
 
     def write(self, data: bytes) -> None:
         """Bytes as they are. With the turn; within `through`, they leave at its end."""

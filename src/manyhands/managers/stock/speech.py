@@ -21,6 +21,7 @@ from manyhands import codec
 from manyhands.errors import ManyhandsError, PayloadNotEncodable, ProtocolError, ShutDown, UndecodableBody
 from manyhands.managers.stock.answers import ERROR, NOTHING, RETURN, TRACEBACK, UNSERIALIZABLE, Answer, Call
 
+Buffer = bytes | memoryview
 Names = Mapping[tuple[str, str], Any]
 """See `codec.unpickle_call`."""
 Reduce = Callable[[Any], Any]
@@ -46,8 +47,8 @@ class Speech(Protocol):
         """A reply; one that cannot be written says why instead."""
         ...
 
-    def hand(self, encoding: int, body: bytes) -> bytes:
-        """The reply of a get. Raises PayloadNotEncodable, UndecodableBody: this peer cannot be told it."""
+    def hand(self, encoding: int, body: bytes) -> list[Buffer]:
+        """The reply of a get, in parts. Raises PayloadNotEncodable, UndecodableBody: this peer cannot be told it."""
         ...
 
 
@@ -101,18 +102,18 @@ class _Pickle:
             if type(value) is ShutDown:
                 return _SHUT_DOWN_OR % (b"Full" if value.args[:1] == ("put",) else b"Empty")
             answer = portable(answer)
-        elif answer == NOTHING:
+        elif value is None and kind == RETURN:
             return _DONE
         try:
             return codec.pickle_reply((answer.kind, answer.value), reduce)
         except PayloadNotEncodable as error:
             return codec.pickle_reply((UNSERIALIZABLE, f"{error}\n"))
 
-    def hand(self, encoding: int, body: bytes) -> bytes:
+    def hand(self, encoding: int, body: bytes) -> list[Buffer]:
         if encoding == codec.PICKLE:
-            return b"".join((_RETURN, _inner(body), _PAIR_END))
+            return [_RETURN, _inner(body), _PAIR_END]
         if encoding == codec.RAW_BYTES:
-            return b"".join((_RETURN, b"\x8e", pack("<Q", len(body)), body, _PAIR_END))
+            return [_RETURN, b"\x8e" + pack("<Q", len(body)), body, _PAIR_END]
         raise UndecodableBody(f"the item is in encoding {encoding}, which a standard-library program cannot read")
 
 
@@ -149,8 +150,8 @@ class _Xml:
         except PayloadNotEncodable as error:
             return _xml((UNSERIALIZABLE, f"{error}\n"))
 
-    def hand(self, encoding: int, body: bytes) -> bytes:
-        return _xml((RETURN, codec.decode(encoding, body)))
+    def hand(self, encoding: int, body: bytes) -> list[Buffer]:
+        return [_xml((RETURN, codec.decode(encoding, body)))]
 
 
 def _xml(value: Any) -> bytes:
