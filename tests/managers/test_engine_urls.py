@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import queue
 import sys
 import threading
@@ -164,6 +165,21 @@ def test_the_initializer_runs_before_the_queues_are_there(server: mh.Server, man
     master = manager(server.url, get_tasks=lambda: tasks)
     master.start(tasks.put, (1,))
     assert server.queue("get_tasks").get(timeout=5) == 1
+
+
+def double(tasks: Any, results: Any) -> None:
+    results.put(tasks.get(timeout=10) * 2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12 and later warn of a fork beside threads
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_proxies_go_to_a_child_as_arguments(method: str, server: mh.Server, manager: Make) -> None:
+    master = started(manager, server.url, get_tasks=keeping(21), get_results=keeping())
+    child = multiprocessing.get_context(method).Process(target=double, args=(master.get_tasks(), master.get_results()))
+    child.start()
+    assert master.get_results().get(timeout=30) == 42
+    child.join(30)
+    assert child.exitcode == 0
 
 
 def test_the_serializer_narrows_what_travels_here_too(server: mh.Server) -> None:
