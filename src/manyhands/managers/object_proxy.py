@@ -16,9 +16,10 @@ import queue
 import sys
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any, cast
 
-from manyhands.errors import UsageError
+from manyhands.errors import PayloadNotEncodable, UsageError
 from manyhands.managers import homes, stdlib
 from manyhands.managers.forgotten_import import supply_the_forgotten_name
 from manyhands.managers.objects.table import ERROR, PROXY, QUEUE_PREFIX, RETURN, Made
@@ -67,7 +68,7 @@ class ObjectProxy(BaseProxy):
         # by itself that it must dial: nothing may be sent from inside a fork.
         if self._reference is not None or self._queue is not None:
             return
-        if self._is_stock or isinstance(self._manager, stdlib.theirs.BaseManager):
+        if self._is_stock or isinstance(self._manager, stdlib.BaseManager):
             self._is_stock = True
             super()._incref()  # type: ignore[misc]
             return
@@ -81,7 +82,9 @@ class ObjectProxy(BaseProxy):
         if home is None:
             home = getattr(self._manager, "_home", None)
         if home is None:
-            home = homes.find(token.address, bytes(self._authkey))
+            # The process's own key is what BaseProxy takes when none came along.
+            own = bytes(current_process().authkey)
+            home = homes.find(token.address, None if bytes(self._authkey) == own else bytes(self._authkey))
         self._home = home
         self._registry = getattr(self._manager, "_registry", None) or {}
         if token.id.startswith(QUEUE_PREFIX):
@@ -98,6 +101,7 @@ class ObjectProxy(BaseProxy):
 
         Raises:
             Whatever the method raised, with its traceback over there as the cause.
+            Whatever an argument raises while it is pickled; nothing was called.
             RemoteError: there is no such method, or its result cannot be sent.
             UnknownId: the object is gone.
             ServerGone, ServerUnavailable: the master is.
@@ -113,7 +117,15 @@ class ObjectProxy(BaseProxy):
         is_narrow = self._serializer == XMLRPC
         if is_narrow:
             args, kwds = tuple(narrowed(list(args))), narrowed(kwds or {})
-        kind, value = self._reference.call(methodname, args, kwds or {})
+        try:
+            kind, value = self._reference.call(methodname, args, kwds or {})
+        except PayloadNotEncodable as unsent:
+            cause = unsent.__cause__
+            if cause is None:
+                raise
+            # As under the standard library: what the argument's own class raised.
+            cause.add_note(f"The arguments of {methodname}() could not be sent to the master; nothing was called.")
+            raise cause from None
         if kind == RETURN:
             return narrowed(value) if is_narrow else value
         if kind == PROXY:

@@ -22,6 +22,7 @@ convert_to_error: Any = theirs.convert_to_error
 public_methods: Any = theirs.public_methods
 
 AutoProxy: Any = theirs.AutoProxy
+BaseManager: Any = theirs.BaseManager
 BaseProxy: Any = theirs.BaseProxy
 SyncManager: Any = theirs.SyncManager
 
@@ -29,6 +30,7 @@ __all__ = [
     "Array",
     "AuthenticationString",
     "AutoProxy",
+    "BaseManager",
     "BaseProxy",
     "ProcessLocalSet",
     "RemoteTraceback",
