@@ -290,6 +290,18 @@ def test_another_program_that_begins_meanwhile_does_not_make_a_killed_one_look_o
     assert office.task.get(timeout=WAIT_S) == "work"
 
 
+def test_a_connection_that_ends_within_a_call_did_not_end_in_good_order(office: Office) -> None:
+    first = office.thread()
+    office.task.put("work")
+    assert first.call("get") == "work"
+    first.begin("get", name="result")
+    until(lambda: office.status("result").waiting == 1, "it waits")
+    for ident in ("q:task", "q:result"):  # another program of that host ends
+        office.control("decref", ident)
+    first.is_killed()
+    assert office.task.get(timeout=WAIT_S) == "work"
+
+
 def test_a_get_that_waits_when_its_connection_ends_is_withdrawn(office: Office) -> None:
     ghost, worker = office.thread(), office.thread()
     ghost.begin("get")
@@ -447,6 +459,7 @@ def test_a_request_that_stops_in_the_middle_is_dropped(office: Office, monkeypat
     monkeypatch.setattr(module, "SILENCE_S", 0.1)
     peer = office.thread()
     peer.connection._send(struct.pack("!i", 100) + b"half")  # type: ignore[attr-defined]
+    assert peer.connection.poll(5)
     with pytest.raises((EOFError, ConnectionResetError)):
         peer.answer()
 

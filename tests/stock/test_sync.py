@@ -97,7 +97,11 @@ def test_a_proxy_may_be_kept_in_another_and_comes_back_as_a_proxy(stock: Any) ->
     back = outer["list"]
     assert isinstance(back, ListProxy)
     back.append(2)
+    del back
+    gc.collect()
     assert outer["list"][:] == [1, 2]
+    last = outer.pop("list")  # the master's own proxy of it goes with the answer
+    assert last[:] == [1, 2]
     assert isinstance(outer["more"][0], DictProxy)
     assert outer["more"][0]["x"] == 1
     outer["queue"].put("through the dict")
