@@ -112,6 +112,9 @@ class Codec:
         self._plain: dict[str, Any] = {}
         """By queue: of those, the one for a pickled item under the key that signs. Nearly every body there is."""
         self._plain_prefix = b"\x11%c%b" % (PICKLE, self._key_id)
+        self._raw: dict[str, Any] = {}
+        """By queue: the same for bytes that were put as they are."""
+        self._raw_prefix = b"\x11%c%b" % (RAW_BYTES, self._key_id)
         self._put_signers: dict[str, Any] = {}
 
     # -- messages --------------------------------------------------------------------------------------------------
@@ -121,8 +124,11 @@ class Codec:
     ) -> bytes:
         """Sign a body; returns the seal that travels beside it."""
         if len(body) < POLY1305_FROM_BYTES:
-            if encoding == PICKLE and not kind and direction is _MESSAGE:
-                return self._plain_prefix + _tag(self._plain.get(queue) or self._plain_signer(queue), message_id, body)
+            if not kind and direction is _MESSAGE:
+                if encoding == PICKLE:
+                    return self._plain_prefix + _tag(self._plain.get(queue) or self._plain_signer(queue), message_id, body)
+                if encoding == RAW_BYTES:
+                    return self._raw_prefix + _tag(self._raw.get(queue) or self._raw_signer(queue), message_id, body)
             return b"\x11%c%b%b" % (
                 encoding,
                 self._key_id,
@@ -216,6 +222,10 @@ class Codec:
 
     def _plain_signer(self, queue: str) -> Any:
         base = self._plain[queue] = self._signer(queue, 0, _MESSAGE, PICKLE, self._key_id)
+        return base
+
+    def _raw_signer(self, queue: str) -> Any:
+        base = self._raw[queue] = self._signer(queue, 0, _MESSAGE, RAW_BYTES, self._key_id)
         return base
 
     def _signer(self, queue: str, kind: int, direction: Direction, encoding: int, key_id: bytes) -> Any:

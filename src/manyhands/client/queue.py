@@ -140,9 +140,7 @@ class Queue:
                 return
             if isinstance(reply, Failed) and (wait_s == 0 or reply.code != "full"):
                 raise from_code(reply.code, reply.text, reply.facts)
-        with session.lock:
-            call = state.put(queue, messages, wait_s)
-        session.ask(call, wait_s)
+        session.put(queue, messages, wait_s)
 
     # -- get -------------------------------------------------------------------------------------------------------
 

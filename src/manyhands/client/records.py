@@ -66,16 +66,17 @@ class Held:
 class Stream:
     """One series of seqs, with the lowest that still awaits its answer."""
 
-    __slots__ = ("_answered", "_last", "floor")
+    __slots__ = ("_answered", "floor", "last")
 
     def __init__(self) -> None:
-        self._last = 0
+        self.last = 0
+        """The newest seq."""
         self.floor = 1
         self._answered: set[int] = set()
 
     def next(self) -> int:
-        self._last += 1
-        return self._last
+        self.last += 1
+        return self.last
 
     def answered(self, seq: int) -> None:
         if seq != self.floor:

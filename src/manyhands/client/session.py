@@ -300,6 +300,31 @@ class ClientSession:
         except ServerUnavailable as error:
             self._end(error)
 
+    def put(self, queue: QueueState, messages: list[Message], wait_s: float) -> None:
+        """Put and wait for the engine's word: `flush` and `ask` in fewer steps, where nobody else is sending.
+
+        Raises:
+            As `ask` does.
+        """
+        state = self.state
+        if self._sending.acquire(False):
+            try:
+                with self.lock:
+                    call = state.put(queue, messages, wait_s)
+                    batch, state.outbox = state.outbox, []  # with what was to be said before it
+                    self._left_at = 0.0
+                self.port.send(batch)
+            except ServerUnavailable as error:
+                self._end(error)
+            finally:
+                self._sending.release()
+            if self.gone is not None:
+                self.raise_gone()
+        else:
+            with self.lock:
+                call = state.put(queue, messages, wait_s)
+        self.ask(call, wait_s)
+
     def ask(self, call: Call, timeout_s: float = ANSWER_S) -> Reply:
         """Send a call that the state has made, and its answer.
 

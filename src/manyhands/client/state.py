@@ -106,7 +106,7 @@ class ClientState:
             self.gather()
         puts = queue.puts
         self._rid = rid = self._rid + 1
-        seq = puts.next()
+        puts.last = seq = puts.last + 1
         call = self._pending[rid] = Call(rid, stream=puts, seq=seq)
         self.outbox.append(Put(rid, queue.name, seq, puts.floor, messages, wait_s))
         return call

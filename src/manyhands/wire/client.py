@@ -46,7 +46,15 @@ from manyhands.model import HEARTBEAT_S, MAX_BODY_BYTES
 from manyhands.retry import backoff_s
 from manyhands.wire import handshake
 from manyhands.wire.bodies import any_over, large
-from manyhands.wire.frames import CLIENT_PENDING_BYTES, NOT_ENCODABLE, TO_CLIENT, Buffer, FrameDecoder, FrameEncoder
+from manyhands.wire.frames import (
+    CLIENT_PENDING_BYTES,
+    INLINE_BODY_BYTES,
+    NOT_ENCODABLE,
+    TO_CLIENT,
+    Buffer,
+    FrameDecoder,
+    FrameEncoder,
+)
 
 HANDSHAKE_S = 5.0
 """A server that has not welcomed us by then is none of ours."""
@@ -60,6 +68,8 @@ SEND_BYTES = 1024 * 1024
 """data_to_send gives about so much at once, so that a heartbeat can pass between the chunks of a large body."""
 
 _PING_RID = 2**62
+_PLAIN_BYTES = INLINE_BODY_BYTES // 2
+"""A lone message with a smaller body fits a frame with all else that it carries, and need not be looked through."""
 _WITHDRAWN_AT_MOST = 64
 _NO_REPLY = frozenset(kind for kind in get_args(Request) if "rid" not in kind.__struct_fields__)
 _BEFORE_RESENDING = frozenset({Begin, Recalled})
@@ -104,6 +114,7 @@ class ClientWire:
         self._where = where
         self._heartbeat_s = heartbeat_s
         self._max_body_bytes = max_body_bytes
+        self._plain_bytes = min(max_body_bytes, _PLAIN_BYTES)
         self._state = _State.DOWN
         self._unanswered: dict[int, Request] = {}
         self._queue: list[Any] = []  # not encoded yet
@@ -134,9 +145,9 @@ class ClientWire:
         """How many requests still wait for their reply."""
         return len(self._unanswered)
 
-    def awaits(self, rid: int) -> bool:
-        """Whether this request still waits for its reply."""
-        return rid in self._unanswered
+    def buffer_for(self, rid: int) -> memoryview | None:
+        """Memory for the next read, which may bring the reply to this request; None if that has come already."""
+        return self._decoder.get_buffer() if rid in self._unanswered and self._reader is None else None
 
     def connection_made(self, now: float, nonce: bytes) -> None:
         """A fresh connection is there: the handshake starts anew.
@@ -221,9 +232,14 @@ class ClientWire:
         if type(request) in _NO_REPLY:
             return None
         try:
-            frame = self._encoder.encode_small((request,))
+            if type(request) is Put and len(request.messages) == 1 and len(request.messages[0].body) < self._plain_bytes:
+                frame: bytes | None = self._encoder.encode_plain((request,))
+            else:
+                frame = self._encoder.encode_small((request,))
         except NOT_ENCODABLE:
             return None
+        if frame is not None and len(frame) > INLINE_BODY_BYTES:
+            return None  # an id of that size
         if frame is not None:
             self._unanswered[request.rid] = request  # type: ignore[union-attr]
             self._has_sent = True
@@ -353,6 +369,7 @@ class ClientWire:
         self.attached = attached
         self._is_known = True
         self._max_body_bytes = attached.limits.max_body_bytes
+        self._plain_bytes = min(self._max_body_bytes, _PLAIN_BYTES)
         self._encoder.max_body_bytes = self._decoder.max_body_bytes = self._max_body_bytes
         self._heartbeat_s = attached.limits.heartbeat_s
         self._state = _State.OPEN

@@ -353,7 +353,11 @@ class FrameDecoder(Generic[E_co]):
                 # The usual case: one whole batch and nothing else. _parse would do the same in more steps.
                 self._start = self._end
                 self._frame_bytes = 0
-                return self._decode(self._view[payload_at : self._end], 0)
+                payload = self._view[payload_at : self._end]
+                try:
+                    return self.vocabulary.plain.decode(payload)
+                except Exception:
+                    return self._decode(payload, 0)  # raises what this is to its caller
         return self._parse()
 
     def feed(self, data: bytes | memoryview) -> list[E_co]:

@@ -33,6 +33,8 @@ class Link:
         """Whether bytes are left that the kernel did not take: the reader waits for that too."""
         self.cause: Exception | None = None
         """Why the last connection ended or could not be made."""
+        self.is_tidy = True
+        """Whether no dead connection waits to be closed."""
         self._unwritten: list[Buffer] = []
         self._dead: list[Transport] = []
 
@@ -180,10 +182,12 @@ class Link:
         transport.shut_down()
         transport.interrupt()
         self._dead.append(transport)
+        self.is_tidy = False
 
     def close_dead(self) -> None:
         """Close the connections that are over. Only while nobody reads."""
         dead, self._dead = self._dead, []
+        self.is_tidy = True
         for transport in dead:
             transport.close()
 

@@ -155,9 +155,9 @@ class RemotePort:
             transport = link.transport
             if self._reader or transport is None or link.is_blocked or self._own_replies:
                 return None
-            if not link.wire.awaits(rid):  # a reader before us has given it to the sink
+            view = link.wire.buffer_for(rid)
+            if view is None:  # a reader before us has given it to the sink
                 return None
-            view = link.wire.get_buffer()
             self._reader = threading.get_ident()
             self._leads += 1
             self._is_reading_alone = True
@@ -172,7 +172,10 @@ class RemotePort:
         finally:
             with self._lock:
                 self._is_reading_alone = False
-                self._pass_on()
+                if self._followers or self._is_asleep or not link.is_tidy or link.transport is None:
+                    self._pass_on()
+                else:
+                    self._reader = 0
 
     def detach(self, *, goodbye: bool = True) -> None:
         if self._is_foreign:
