@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import urllib.request
@@ -13,7 +14,8 @@ import pytest
 
 import manyhands as mh
 from conftest import Start
-from programs.lab import until
+from programs.interpreters import Absent, bare_python
+from programs.lab import Program, until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SQUARE = re.compile(r"Result: (\d+) \* \1 = (\d+)")
@@ -173,3 +175,53 @@ def test_mails_wait_for_a_mail_server_that_is_away(start: Start, tmp_path: Path)
     worker.prints("later to ada@example.org")
     with mh.connect(url) as client:
         until(lambda: client.stats("mail").queues[0].delayed == 1, "it is tried again in ten minutes")
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.13"])
+def test_a_worker_of_the_standard_library_works_beside_ours(start: Start, tmp_path: Path, version: str) -> None:
+    try:
+        python = bare_python(version)
+    except Absent as absence:
+        pytest.skip(str(absence))
+    master = start("master", EXAMPLES / "tutorial" / "master.py", "127.0.0.1:0")
+    master.prints("Workers can connect to")
+    address = address_in(master.out, "connect to")
+    ours = start("ours", EXAMPLES / "tutorial" / "worker.py", address)
+    stock = Program("stock", [str(python), str(EXAMPLES / "mixed" / "worker.py"), address], tmp_path, dict(os.environ))
+    try:
+        for program in (master, ours, stock):
+            program.ends_quietly()
+    finally:
+        stock.sweep()
+    assert len(SQUARE.findall(master.out)) == 10
+    assert "run task" in ours.out
+    assert "run task" in stock.out
+    assert ours.out.count("run task") + stock.out.count("run task") == 10
+    assert "worker exit." in stock.out
+
+
+def test_settings_and_a_lock_are_shared_and_a_killed_holder_stops_nobody(start: Start, tmp_path: Path) -> None:
+    master = start("master", EXAMPLES / "settings" / "master.py", "127.0.0.1:0")
+    master.prints("Workers can connect to")
+    address = address_in(master.out, "connect to")
+    worker = EXAMPLES / "settings" / "worker.py"
+    # One that never gets further than having the lock.
+    text = worker.read_text(encoding="utf-8")
+    assert text.count('number = settings["sent"] + 1') == 1
+    (tmp_path / "stuck.py").write_text(text.replace('number = settings["sent"] + 1', "print('has the lock'); input()"))
+    doomed = start("doomed", tmp_path / "stuck.py", "nobody", address)
+    doomed.prints("has the lock")
+    workers = [start(f"worker{n}", worker, f"worker{n}", address, "20") for n in range(3)]
+    doomed.kill()
+    for each in workers:
+        each.ends_quietly()
+    master.say("greeting Good morning")
+    master.prints("greeting is now")
+    late = start("late", worker, "late", address, "1")
+    late.ends_quietly()
+    assert late.out == "61 Good morning, late!\n"
+    numbers = [int(line.split()[0]) for each in workers for line in each.out.splitlines()]
+    assert sorted(numbers) == list(range(1, 61)), "every number once: the lock was held"
+    master.say("")
+    master.ends_quietly()
+    assert "61 greetings were sent" in master.out
