@@ -17,9 +17,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from manyhands.managers import BaseManager
+from manyhands.managers import BaseManager, DictProxy
 
 ADDRESS = (sys.argv[1], int(sys.argv[2]))
+HAS_OBJECTS = True
+"""Whether the master serves a dict besides its queues; one with a durable store cannot."""
 trouble, over = threading.Event(), threading.Event()
 ready: queue.SimpleQueue[str] = queue.SimpleQueue()
 
@@ -30,6 +32,7 @@ class QueueManager(BaseManager):
 
 for name in ("get_nothing", "get_answers", "get_stored", "get_echo"):
     QueueManager.register(name)
+QueueManager.register("get_settings", proxytype=DictProxy)
 
 
 def connected() -> Any:
@@ -59,6 +62,7 @@ class Seat:
         self.manager = connected()
         self.nothing, self.answers = self.manager.get_nothing(), self.manager.get_answers()
         self.stored, self.echo = self.manager.get_stored(), self.manager.get_echo()
+        self.settings: Any = self.manager.get_settings() if HAS_OBJECTS else {}
         self.nothing.qsize()
 
 
@@ -82,6 +86,8 @@ OPERATIONS: dict[str, Callable[[Seat], Any]] = {
     "a new proxy": lambda seat: seat.manager.get_echo(),
     "connect()": lambda seat: connected() and None,
 }
+if HAS_OBJECTS:
+    OPERATIONS["settings[…]"] = lambda seat: seat.settings["retries"]
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ MASTER = """
 import queue
 import sys
 import time
-from manyhands.managers import BaseManager
+from manyhands.managers import BaseManager, DictProxy
 
 names = ("task_queue", "result_queue", "nothing", "answers", "stored", "echo")
 made = {name: queue.Queue() for name in names}
@@ -45,6 +45,8 @@ class QueueManager(BaseManager):
 
 for name in names:
     QueueManager.register("get_" + name, callable=lambda name=name: made[name])
+settings = {"retries": 3}
+QueueManager.register("get_settings", callable=lambda: settings, proxytype=DictProxy)
 manager = QueueManager(address=("", 5000), authkey=b"abc", store="STORE")
 manager.start()
 task, result = manager.get_task_queue(), manager.get_result_queue()
@@ -113,6 +115,8 @@ class Scene(NamedTuple):
     worker: Program
     bystanders: Program
     restart: Callable[[], Program]
+    n: int
+    """How many operations there are."""
 
     def lines(self) -> dict[str, Line]:
         said = [json.loads(line) for line in self.bystanders.out.splitlines() if line.startswith("{")]
@@ -120,7 +124,10 @@ class Scene(NamedTuple):
 
     def wait_for(self, n: int, timeout_s: float) -> dict[str, Line]:
         """Wait until so many operations are over."""
-        until(lambda: len(self.lines()) >= n, f"{n} operations are over: {self.report()}", timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while len(self.lines()) < n:
+            assert time.monotonic() < deadline, f"{n} operations are not over after {timeout_s} s\n{self.report()}"
+            time.sleep(0.02)
         return self.lines()
 
     def report(self) -> str:
@@ -138,19 +145,21 @@ def set_the_stage(lab: Lab, clients: Lab, host: str, store: str = "memory://") -
     master = serve("master")
     worker = clients.start("worker", WORKER.replace("HOST", host))
     text = (HERE / "bystanders.py").read_text(encoding="utf-8")
+    if store != "memory://":
+        text = text.replace("HAS_OBJECTS = True", "HAS_OBJECTS = False")
     text = text.replace("ADDRESS = (sys.argv[1], int(sys.argv[2]))", f"ADDRESS = ({host!r}, 5000)")
     bystanders = clients.start("bystanders", text)
     bystanders.prints("ready", timeout_s=60)
     worker.prints("connected", timeout_s=60)
     master.say("put 1 2 3")
     worker.prints("run", 3)
-    return Scene(master, worker, bystanders, lambda: serve("second"))
+    return Scene(master, worker, bystanders, lambda: serve("second"), 8 if store == "memory://" else 7)
 
 
-def finish(scene: Scene, master: Program, n_before: int) -> None:
+def finish(scene: Scene, master: Program) -> None:
     """The trouble is over: everybody goes on, and the worker works."""
     scene.bystanders.say("over")
-    scene.wait_for(n_before + 7, 30)
+    scene.wait_for(2 * scene.n, 30)
     for what, line in scene.lines().items():
         if what.endswith("afterwards"):
             assert line.outcome == "done", (what, line)
@@ -172,18 +181,18 @@ def frozen(folder: Path) -> dict[str, Line]:
         scene.master.process.send_signal(signal.SIGSTOP)
         began = time.monotonic()
         scene.bystanders.say("now")
-        during = scene.wait_for(5, FROZEN_S)
+        during = scene.wait_for(4, FROZEN_S)
         time.sleep(max(0.0, began + FROZEN_S - time.monotonic()))  # the length of the trouble is what is tested
         assert "get()" not in scene.lines()
         scene.master.process.send_signal(signal.SIGCONT)
         scene.master.say("answer 42")
-        after = scene.wait_for(7, 20)
+        after = scene.wait_for(scene.n, 20)
         assert not during.keys() & {"get()", "put()"}
         scene.master.say("stored")
         scene.master.prints("stored:")
         stored = scene.master.out.split("stored: ")[1].split("\n")[0].split()
         assert stored.count("waits") == 1, "a put that was sent again is stored once"
-        finish(scene, scene.master, 7)
+        finish(scene, scene.master)
         return after
 
 
@@ -197,10 +206,10 @@ def killed(folder: Path, store: str) -> dict[str, Line]:
         time.sleep(DOWN_S)  # the length of the trouble is what is tested
         second = scene.restart()
         second.say("answer 42")
-        after = scene.wait_for(7, 30)
+        after = scene.wait_for(scene.n, 30)
         second.say("stored")
         second.prints("stored: hurries waits")
-        finish(scene, second, 7)
+        finish(scene, second)
         return after
 
 
@@ -211,15 +220,15 @@ def taken_over(folder: Path) -> dict[str, Line]:
         web = lab.start("web", "import http.server\nhttp.server.test(port=5000, bind='127.0.0.1')\n")
         web.prints("Serving HTTP")
         scene.bystanders.say("now")
-        scene.wait_for(5, 20)
+        scene.wait_for(4, 20)
         until(
             lambda: "not a manyhands server" in scene.bystanders.err or "did not answer as" in scene.bystanders.err, "said"
         )
         web.kill()
         second = scene.restart()
         second.say("answer 42")
-        after = scene.wait_for(7, 30)
-        finish(scene, second, 7)
+        after = scene.wait_for(scene.n, 30)
+        finish(scene, second)
         said = [line for line in scene.worker.err.splitlines() if "did not answer as a manyhands server" in line]
         assert len(said) == 1, f"said once, not at every attempt\n{scene.report()}"
         return after
@@ -232,13 +241,13 @@ def cut(folder: Path) -> dict[str, Line]:
         lab.shell("ip link set cable down")
         began = time.monotonic()
         scene.bystanders.say("now")
-        scene.wait_for(5, 30)
+        scene.wait_for(4, 30)
         time.sleep(max(0.0, began + CUT_S - time.monotonic()))  # the length of the trouble is what is tested
-        assert not scene.lines().keys() & {"get()", "put()"}
+        assert not scene.lines().keys() & {"get()", "put()", "settings[…]"}
         lab.shell("ip link set cable up")
         scene.master.say("answer 42")
-        after = scene.wait_for(7, 30)
-        finish(scene, scene.master, 7)
+        after = scene.wait_for(scene.n, 30)
+        finish(scene, scene.master)
         return after
 
 
@@ -280,9 +289,10 @@ def test_a_frozen_master_keeps_nobody_beyond_its_timeout_and_everybody_goes_on(
     check(lines, "get()", "done", FROZEN_S, FROZEN_S + 15, "42")
     check(lines, "put()", "done", FROZEN_S - 1, FROZEN_S + 15)
     check(lines, "put(timeout=3)", "ServerUnavailable", 9, 12, "not known whether this was done")
-    for what in ("qsize()", "a new proxy"):
-        check(lines, what, "ServerUnavailable", 9, 12, "not known whether this was done")
+    check(lines, "qsize()", "ServerUnavailable", 9, 12, "not known whether this was done")
     check(lines, "connect()", "ProtocolError", 4.5, 8, "did not answer as a manyhands server within 5.0 s")
+    for what in ("settings[…]", "a new proxy"):
+        check(lines, what, "done", FROZEN_S - 1, FROZEN_S + 15)
 
 
 @pytest.mark.parametrize("name", ["killed_memory", "killed_sqlite"])
@@ -294,6 +304,8 @@ def test_after_a_master_was_killed_and_started_again_everybody_goes_on(
     check(lines, "get()", "done", DOWN_S, 25, "42")
     for what in ("put()", "put(timeout=3)", "qsize()", "a new proxy", "connect()"):
         check(lines, what, "done", 0, 25)
+    if name == "killed_memory":
+        check(lines, "settings[…]", "ServerUnavailable", 0, 25, "started anew.* Ask the manager for the object again")
 
 
 @pytest.mark.parametrize("name", ["taken_over"])
@@ -303,11 +315,11 @@ def test_another_program_on_the_masters_port_is_named_and_waited_out(
     lines = scenarios[name].result(180)
     check(lines, "get(timeout=3)", "Empty", 3, 4.5)
     check(lines, "put(timeout=3)", "ServerUnavailable", 9, 12, "not known whether this was done")
-    for what in ("qsize()", "a new proxy"):
-        check(lines, what, "ServerUnavailable", 9, 12, "not known whether this was done")
+    check(lines, "qsize()", "ServerUnavailable", 9, 12, "not known whether this was done")
     check(lines, "connect()", "ProtocolError", 4.5, 8, "Something accepts connections at tcp://127.0.0.1:5000")
-    for what in ("get()", "put()"):
+    for what in ("get()", "put()", "a new proxy"):
         check(lines, what, "done", 5, 45)
+    check(lines, "settings[…]", "ServerUnavailable", 5, 45, "started anew.* Ask the manager for the object again")
 
 
 @pytest.mark.parametrize("name", ["cut"])
@@ -317,8 +329,18 @@ def test_a_network_cut_for_a_minute_keeps_nobody_beyond_its_timeout_and_everybod
     lines = scenarios[name].result(240)
     check(lines, "get(timeout=3)", "Empty", 3, 4.5)
     check(lines, "put(timeout=3)", "ServerUnavailable", 9, 12, "not known whether this was done")
-    for what in ("qsize()", "a new proxy"):
-        check(lines, what, "ServerUnavailable", 9, 12, "not known whether this was done")
+    check(lines, "qsize()", "ServerUnavailable", 9, 12, "not known whether this was done")
     check(lines, "connect()", "ServerUnavailable", 8, 14, "192.0.2.1:5000 after .* (firewall|no way leads there)")
     check(lines, "get()", "done", CUT_S, CUT_S + 20, "42")
     check(lines, "put()", "done", CUT_S - 1, CUT_S + 20)
+    for what in ("settings[…]", "a new proxy"):
+        # They give up about a minute after the cut, which is just when the network is back.
+        given_up = lines[what].outcome == "ServerUnavailable"
+        check(
+            lines,
+            what,
+            "ServerUnavailable" if given_up else "done",
+            50,
+            CUT_S + 20,
+            "was not reached for" if given_up else "",
+        )
