@@ -21,7 +21,7 @@ from manyhands.client.messages import (
     to_wait_s,
     unreturned,
 )
-from manyhands.client.records import Held, QueueState
+from manyhands.client.records import Call, Held, QueueState
 from manyhands.client.session import GRACE_S, ClientSession
 from manyhands.codec import check_size, encode
 from manyhands.errors import SealBroken, ServerGone, ServerUnavailable, ShutDown, UndecodableBody, from_code
@@ -246,16 +246,21 @@ class Queue:
         now = time.monotonic()
         deadline = None if block and timeout is None else now + to_wait_s(block, timeout)
         while True:
-            if session.nearby is not None:
-                held = session.get_nearby(queue, consumer, now)
-                self._client.watch_thread(consumer)
-            else:
+            held = None if session.nearby is None else session.get_nearby(queue, consumer, now)
+            if held is None:
+                call = None
                 with session.lock:
                     held = state.next(queue, consumer, now)
-                if held is not None:
+                    if held is None:
+                        call = state.ask(queue, consumer, 1, deadline, now)
+                if call is None:
                     self._flush(session, queue, now)
-            if held is None:
-                held = self._take(session, queue, consumer, 1, deadline)[0]
+                else:
+                    held = self._hear(session, call, deadline, now)[0]
+                    with session.lock:
+                        state.hold(held)
+            assert held is not None
+            self._client.watch_thread(consumer)
             held.is_iterated = is_iterated
             try:
                 return session.codec.open_message(self.name, held.delivery.message)
@@ -296,6 +301,12 @@ class Queue:
         if call is None:
             self._flush(session, queue, now)
             return helds
+        return self._hear(session, call, deadline, now)
+
+    @staticmethod
+    def _hear(session: ClientSession, call: Call, deadline: float | None, now: float) -> list[Held]:
+        """What a get's question brings, at least one delivery; nobody holds it yet."""
+        state = session.state
         try:
             session.flush()
             session.hear(call, None if deadline is None else deadline - now + GRACE_S)

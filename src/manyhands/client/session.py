@@ -256,6 +256,12 @@ class ClientSession:
         if call.is_over():  # an engine in this process answers before send returns
             return True
         own_until = None if timeout_s is None else time.monotonic() + timeout_s
+        if self._reading is not None and call.rid and self.gone is None and not self.state.is_closing:
+            reply = self._reading.read_answer(call.rid, timeout_s, is_hurried=True)
+            if reply is not None:
+                self._on_replies((reply,))
+            if call.is_over():
+                return True
         waiter = Waiter()
         with self.lock:
             if call.is_over():
