@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -366,7 +365,7 @@ class StockConnection(asyncio.BufferedProtocol):
         if self._is_dirty:
             return
         self._is_dirty = True
-        if not self._is_sending or threading.get_ident() != self._gateway.loop_ident:
+        if not self._is_sending or self._server.is_elsewhere():
             self._server.flush_soon(self)
 
     def write_through(self) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import threading
 import time
 from collections.abc import Callable, Hashable
 from itertools import count
@@ -66,7 +65,6 @@ class StockGateway:
     ) -> None:
         self.hosts = Hosts()
         self.codec = Codec([(key.id, key.body) for key in keyring])
-        self.loop_ident = 0
         self.now = time.monotonic
         self._engine = engine
         self._raw_key = keyring.raw
@@ -84,7 +82,6 @@ class StockGateway:
     def meet(self, server: SocketServer, arrival: Arrival) -> StockConnection:
         """A peer has answered the challenge with the right digest; what its transport belongs to from here."""
         self._server = server
-        self.loop_ident = threading.get_ident()
         wire = StockWire(
             raw_key=self._raw_key,
             dialect=arrival.dialect,
