@@ -98,8 +98,9 @@ class Writer:
     def _run(self) -> None:
         stopping = None
         while stopping is None:
-            self.inbox.wait(self._idle_s())
             self._gather()
+            if not len(self.inbox):
+                self.inbox.wait(self._idle_s())
             items = self.inbox.take(_MAX_ITEMS)
             stopping = self._turn(items) if self._failure is None else self._refuse_all(items, self._failure)
         for listener in list(self._listeners.values()):
@@ -122,7 +123,8 @@ class Writer:
 
         Several producers that each wait for their own put otherwise fall into two halves: one is committed while the other
         is being answered, at twice the commits. Only right after such answers, never for longer than two commits take, and
-        only for three and more: a lone producer and every other kind of client wait for nothing (docs/adr/0016).
+        only for three and more: a lone producer and every other kind of client wait for nothing (docs/adr/0016). Before any
+        other wait, so that the last of them wakes this thread and not the first as well.
         """
         if self._expected >= _MIN_EXPECTED:
             left_s = self._expected_until - time.perf_counter()
