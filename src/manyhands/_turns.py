@@ -50,13 +50,20 @@ _OTHERS = tuple(
 
 
 class SharedLoop:
-    """See the module's text. The loop is made here and closed by `stop`."""
+    """See the module's text. The loop is closed by `stop`.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        loop: a loop to run in the own thread only, for a server that nobody would lead (uvloop's is quicker, and cannot
+            change threads); None makes one that can be led.
+    """
+
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._name = name
         self._selector = _Selector()
-        self.loop: asyncio.AbstractEventLoop
-        self.loop = asyncio.SelectorEventLoop(self._selector) if _CAN_LEAD else asyncio.new_event_loop()
+        self._can_lead = _CAN_LEAD and loop is None
+        if loop is None:
+            loop = asyncio.SelectorEventLoop(self._selector) if _CAN_LEAD else asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = loop
         self.runner = 0
         """The ident of the thread that runs the loop now; 0 is none."""
         self._turn = threading.Lock()
@@ -128,7 +135,7 @@ class SharedLoop:
         return waiter.is_set
 
     def _may_lead(self) -> bool:
-        if not _CAN_LEAD or self._is_ended or asyncio._get_running_loop() is not None:
+        if not self._can_lead or self._is_ended or asyncio._get_running_loop() is not None:
             return False
         if threading.current_thread() is threading.main_thread():
             return not any(callable(_getsignal(number)) for number in _OTHERS)

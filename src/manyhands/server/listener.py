@@ -123,7 +123,8 @@ class SocketServer:
             UsageError: it serves already.
         """
         self._check_first()
-        self._turns = SharedLoop("manyhands-server")
+        # A sqlite engine's threads wait for its disk, not for the loop: there the quickest loop is best.
+        self._turns = SharedLoop("manyhands-server", None if isinstance(self._engine, LedEngine) else new_loop())
         self._turns.start()
         self._turns.run(self._open(self._turns.loop), _START_S)
         if isinstance(self._engine, LedEngine):
