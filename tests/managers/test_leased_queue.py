@@ -546,3 +546,12 @@ def test_a_comparison_that_fails_loses_nothing() -> None:
         heap.pop(entries)
     assert entries[:2] == [one, other]
     assert len(entries) == 3
+
+
+@pytest.mark.parametrize("kind", [queue.PriorityQueue, queue.LifoQueue, queue.SimpleQueue])
+def test_a_call_that_was_withdrawn_before_it_began_waits_for_nothing_and_takes_nothing(kind: Any) -> None:
+    leased = Leased(kind(), 1)
+    with pytest.raises(queue.Empty):
+        leased.leased.call(ONE, "get", is_wanted=lambda: False)
+    assert leased.original.qsize() == 1
+    assert leased.call(OTHER, "get") == 1

@@ -305,6 +305,8 @@ class Peer:
     def _end_caller(self, thread: int, *, is_lost: bool) -> None:
         caller = (self.session, thread)
         answering = self._gate.answering
+        with self._lock:  # also a call that waits for its turn: it must not begin behind the withdrawal
+            self.calls.abandon(thread)
         answering.withdraw(caller)
         self._gate.callers.submit(caller, lambda: answering.caller_ended(caller, is_lost=is_lost), _nothing)
 

@@ -81,3 +81,13 @@ def test_a_thread_that_left_leaves_nothing_behind() -> None:
     calls.answered(1, "answer", 10)
     calls.leave(7)
     assert calls.threads == []
+
+
+def test_a_thread_that_ends_wants_none_of_its_calls_any_more() -> None:
+    calls = SessionCalls()
+    calls.invoke(1, 7)
+    calls.invoke(2, 8)
+    calls.abandon(7)
+    assert calls.abandoned == {1}
+    calls.answered(1, "late", 0)
+    assert not calls.abandoned

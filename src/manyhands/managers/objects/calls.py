@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from manyhands.managers.objects.held_items import Caller, is_masters_own
+
+
+IsWanted = Callable[[], bool]
+"""Whether anybody still waits for a call. It turns false before the call is withdrawn, never after."""
 
 
 class Withdrawn(BaseException):
@@ -39,12 +43,15 @@ class Calls:
         self._by_caller: dict[Caller, Call] = {}
 
     @contextmanager
-    def running(self, caller: Caller, method: str) -> Iterator[Call]:
+    def running(self, caller: Caller, method: str, is_wanted: IsWanted | None = None) -> Iterator[Call]:
         """Around one call in the current thread. A withdrawn wait ends as one whose time is over."""
         call, ident = Call(caller, method), threading.get_ident()
         outer = self._by_thread.get(ident)  # a queue's own method may come back here through a proxy
         self._by_thread[ident] = self._by_caller[caller] = call
         try:
+            # Asked when a withdrawal can find the call: one that came before then found nothing to withdraw.
+            if is_wanted is not None and not is_wanted():
+                raise Withdrawn
             yield call
         except Withdrawn:
             if call.puts:

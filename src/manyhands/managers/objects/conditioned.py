@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, cast
 
 from manyhands.errors import ShutDown
 from manyhands.managers.objects import heap
-from manyhands.managers.objects.calls import Call, Calls, Withdrawn
+from manyhands.managers.objects.calls import Call, Calls, IsWanted, Withdrawn
 from manyhands.managers.objects.held_items import Caller, HeldItems, is_masters_own
 
 _log = logging.getLogger(__name__)
@@ -75,9 +75,11 @@ class ConditionedQueue:
 
     # -- calls
 
-    def call(self, caller: Caller, method: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> Any:
+    def call(
+        self, caller: Caller, method: str, args: tuple[Any, ...], kwds: dict[str, Any], is_wanted: IsWanted | None = None
+    ) -> Any:
         """See `LeasedQueue.call`. Takes the lock."""
-        with self._calls.running(caller, method) as call:
+        with self._calls.running(caller, method, is_wanted) as call:
             own = getattr(self._original, method, None)
             if method == "shutdown":
                 return self._shut_down(own, *args, **kwds)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import queue
 from typing import Any
 
+from manyhands.managers.objects.calls import IsWanted
 from manyhands.managers.objects.conditioned import ConditionedQueue
 from manyhands.managers.objects.held_items import Caller
 from manyhands.managers.objects.unconditioned import UnconditionedQueue
@@ -41,12 +42,21 @@ class LeasedQueue:
         found = {name for name in dir(self.original) if not name.startswith("_") and callable(getattr(self.original, name))}
         return tuple(sorted(found | {"shutdown"}))
 
-    def call(self, caller: Caller, method: str, args: tuple[Any, ...] = (), kwds: dict[str, Any] | None = None) -> Any:
+    def call(
+        self,
+        caller: Caller,
+        method: str,
+        args: tuple[Any, ...] = (),
+        kwds: dict[str, Any] | None = None,
+        *,
+        is_wanted: IsWanted | None = None,
+    ) -> Any:
         """Call a method of the queue for a caller, in the caller's own thread; returns and raises what the method does.
 
-        A wait that was withdrawn ends as one whose time is over (queue.Empty, queue.Full).
+        A wait that was withdrawn ends as one whose time is over (queue.Empty, queue.Full), and so does a call that nobody
+        wants any more as it begins.
         """
-        return self._way.call(caller, method, args, kwds or {})
+        return self._way.call(caller, method, args, kwds or {}, is_wanted)
 
     def withdraw(self, caller: Caller) -> None:
         """End the caller's waiting get, put or join, if there is one; it takes and puts nothing."""

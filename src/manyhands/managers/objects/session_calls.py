@@ -82,6 +82,10 @@ class SessionCalls:
         if thread is not None and thread.rid == rid and size_bytes <= KEPT_BYTES:
             thread.answer = answer
 
+    def abandon(self, thread: int) -> None:
+        """Nobody waits for the answers to a thread's calls any more."""
+        self.abandoned.update(rid for rid, caller in self.running.items() if caller == thread)
+
     def leave(self, thread: int) -> None:
         """A thread makes no more calls."""
         self._threads.pop(thread, None)

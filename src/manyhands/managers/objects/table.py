@@ -26,6 +26,7 @@ from multiprocessing.managers import Token
 from typing import Any, NamedTuple, Protocol
 
 from manyhands.errors import ManyhandsError, ServerUnavailable, UnknownId, UnsupportedFeature
+from manyhands.managers.objects.calls import IsWanted
 from manyhands.managers.objects.holdings import NOTED, Caller, Holdings, is_lock
 from manyhands.managers.objects.leased_queue import LeasedQueue
 from manyhands.managers.objects.making import label, make, offered
@@ -325,14 +326,15 @@ class Objects:
         kwds: dict[str, Any] | None = None,
         *,
         holder: str = "",
-        is_wanted: Callable[[], bool] | None = None,
+        is_wanted: IsWanted | None = None,
     ) -> tuple[str, Any]:
         """Call a method of a served object in this thread; may wait as long as that method does.
 
         Args:
             caller: one thread of one peer. All its calls must come in one thread while it holds a lock (see callers.py).
             holder: who gets the reference when the answer is another served object.
-            is_wanted: asked when a lock was acquired: whether anybody still waits for that; see also `withdraw`.
+            is_wanted: asked when a lock was acquired, and before a queue's call: whether anybody still waits for that; turns
+                false before `withdraw` is called.
 
         Returns:
             ('#RETURN', value) · ('#ERROR', the exception that it raised) · ('#TRACEBACK', text: there is no such method or
@@ -354,7 +356,7 @@ class Objects:
         kwds: dict[str, Any],
         *,
         holder: str = "",
-        is_wanted: Callable[[], bool] | None = None,
+        is_wanted: IsWanted | None = None,
     ) -> tuple[str, Any]:
         """`call`, for an object that was found already."""
         obj = served.obj
@@ -369,7 +371,7 @@ class Objects:
         try:
             if function is None:
                 assert served.leasing is not None
-                value = self._call_leasing(caller, served.leasing, method, args, kwds)
+                value = self._call_leasing(caller, served.leasing, method, args, kwds, is_wanted)
             elif method in NOTED and is_lock(obj):
                 value = self._call_lock(caller, obj, function, method, args, kwds, is_wanted)
             else:
@@ -398,11 +400,17 @@ class Objects:
         return made.exposed, Token(typeid, None, made.ident)
 
     def _call_leasing(
-        self, caller: Caller, leasing: LeasedQueue, method: str, args: tuple[Any, ...], kwds: dict[str, Any]
+        self,
+        caller: Caller,
+        leasing: LeasedQueue,
+        method: str,
+        args: tuple[Any, ...],
+        kwds: dict[str, Any],
+        is_wanted: IsWanted | None,
     ) -> Any:
         with self._lock:
             self._leasing.setdefault(caller, set()).add(leasing)
-        return leasing.call(caller, method, args, kwds)
+        return leasing.call(caller, method, args, kwds, is_wanted=is_wanted)
 
     def _call_lock(
         self,
@@ -412,7 +420,7 @@ class Objects:
         method: str,
         args: tuple[Any, ...],
         kwds: dict[str, Any],
-        is_wanted: Callable[[], bool] | None,
+        is_wanted: IsWanted | None,
     ) -> Any:
         """Call a lock's method and note what the caller holds then; if nobody waits for it any more, give it back."""
         call = _Call()

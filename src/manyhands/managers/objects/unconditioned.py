@@ -15,7 +15,7 @@ import weakref
 from typing import Any
 
 from manyhands.errors import ShutDown
-from manyhands.managers.objects.calls import Call, Calls, Withdrawn
+from manyhands.managers.objects.calls import Call, Calls, IsWanted, Withdrawn
 from manyhands.managers.objects.held_items import Caller, HeldItems
 
 _SHUT_DOWN: weakref.WeakSet[queue.SimpleQueue[Any]] = weakref.WeakSet()
@@ -37,9 +37,11 @@ class UnconditionedQueue:
     def restore(self) -> None:
         """Nothing was changed."""
 
-    def call(self, caller: Caller, method: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> Any:
+    def call(
+        self, caller: Caller, method: str, args: tuple[Any, ...], kwds: dict[str, Any], is_wanted: IsWanted | None = None
+    ) -> Any:
         """See `LeasedQueue.call`."""
-        with self._calls.running(caller, method) as call:
+        with self._calls.running(caller, method, is_wanted) as call:
             match method:
                 case "get":
                     return self._get(call, *args, **kwds)

@@ -256,7 +256,7 @@ class StockConnection(asyncio.BufferedProtocol):
             self._run(self._out.write_message, reply)
             self._run(self._go_on)
 
-        self._gateway.call(self, self, call, done)
+        self._gateway.call(self, self, call, done, lambda: self._running is running and not self._is_closing)
 
     def _control(self, call: Call) -> None:
         """The one request of a connection that is the manager's."""

@@ -154,23 +154,36 @@ class StockGateway:
 
     # -- calls of objects
 
-    def call(self, connection: StockConnection, caller: Hashable, call: Call, done: Callable[[bytes], None]) -> None:
+    def call(
+        self,
+        connection: StockConnection,
+        caller: Hashable,
+        call: Call,
+        done: Callable[[bytes], None],
+        is_wanted: Callable[[], bool],
+    ) -> None:
         """Make a call in the caller's thread, then done with the reply, in the loop."""
         try:
             self._callers.submit(
-                caller, lambda: self._called(connection, caller, call), lambda r: self._server.soon(done, r)
+                caller, lambda: self._called(connection, caller, call, is_wanted), lambda r: self._server.soon(done, r)
             )
         except RuntimeError as error:
             text = f"The master has no thread for another call ({error}); try again, or use fewer waiting calls.\n"
             self._server.soon(done, connection.said(Answer(TRACEBACK, text)))
 
-    def _called(self, connection: StockConnection, caller: Hashable, call: Call) -> bytes:
+    def _called(self, connection: StockConnection, caller: Hashable, call: Call, is_wanted: Callable[[], bool]) -> bytes:
         """In the caller's thread, where the peer's objects are built as well."""
         try:
             whole = connection.rebuild(call)
             assert whole.ident is not None
             kind, value = self._objects.call(
-                caller, whole.ident, whole.method, whole.args, whole.kwds, holder=_holder(connection)
+                caller,
+                whole.ident,
+                whole.method,
+                whole.args,
+                whole.kwds,
+                holder=_holder(connection),
+                is_wanted=is_wanted,
             )
             if kind == PROXY:
                 exposed, token = value
