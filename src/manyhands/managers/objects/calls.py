@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 from manyhands.managers.objects.held_items import Caller, is_masters_own
 
-
 IsWanted = Callable[[], bool]
 """Whether anybody still waits for a call. It turns false before the call is withdrawn, never after."""
 
