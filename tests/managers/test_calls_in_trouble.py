@@ -120,6 +120,22 @@ def test_references_survive_a_broken_connection(place: tuple[Any, Any, CuttingPr
 
 
 @pytest.mark.faults
+def test_a_lock_is_lost_with_a_connection_that_is_away_for_too_long_and_its_holder_learns_it(
+    place: tuple[Any, Any, CuttingProxy],
+) -> None:
+    _, worker, proxy = place
+    lock = worker.get_lock(0)
+    assert lock.acquire()
+    proxy.is_refusing = True
+    proxy.drop_all()
+    eventually(lambda: locks[0].acquire(False), "it is released", 10)
+    proxy.is_refusing = False
+    with pytest.raises(RuntimeError, match="away for too long"):
+        lock.release()
+    assert locks[0].locked()
+
+
+@pytest.mark.faults
 def test_a_call_gives_up_when_its_master_is_gone_for_too_long(
     place: tuple[Any, Any, CuttingProxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:

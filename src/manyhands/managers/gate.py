@@ -14,6 +14,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 
 from manyhands.engines.base import Engine, Lead, LedEngine, Port, Sink, Waiter
 from manyhands.errors import ManyhandsError, ServerUnavailable
@@ -157,7 +158,7 @@ class Gate:
                 at = since + (COMES_BACK_WITHIN_S if now >= since + self.limits.resume_s else self.limits.resume_s)
                 due = at if due is None else min(due, at)
         for peer in late:
-            peer.leave_all(is_lost=True)
+            peer.leave_all(is_lost=True, may_return=True)
         for peer in over:
             peer.end(is_lost=True)
         return due
@@ -289,12 +290,12 @@ class Peer:
         with self._lock:
             self.calls.leave(request.thread)
 
-    def leave_all(self, *, is_lost: bool) -> None:
+    def leave_all(self, *, is_lost: bool, may_return: bool = False) -> None:
         """None of its threads holds anything any more, nor waits for anything."""
         with self._lock:
             threads = self.calls.threads
         for thread in threads:
-            self._end_caller(thread, is_lost=is_lost)
+            self._end_caller(thread, is_lost=is_lost, may_return=may_return)
 
     def end(self, *, is_lost: bool) -> None:
         """The session is over: so are its threads, and its references are given up."""
@@ -302,13 +303,16 @@ class Peer:
         self.leave_all(is_lost=is_lost)
         self._gate.errands.put(lambda: self._gate.answering.end(self.session))
 
-    def _end_caller(self, thread: int, *, is_lost: bool) -> None:
+    def _end_caller(self, thread: int, *, is_lost: bool, may_return: bool = False) -> None:
         caller = (self.session, thread)
         answering = self._gate.answering
         with self._lock:  # also a call that waits for its turn: it must not begin behind the withdrawal
             self.calls.abandon(thread)
         answering.withdraw(caller)
-        self._gate.callers.submit(caller, lambda: answering.caller_ended(caller, is_lost=is_lost), _nothing)
+        with suppress(RuntimeError):  # no thread is to be had, and what it holds stays locked
+            self._gate.callers.submit(
+                caller, lambda: answering.caller_ended(caller, is_lost=is_lost, may_return=may_return), _nothing
+            )
 
 
 class _GatePort:

@@ -267,7 +267,8 @@ def test_an_acquire_that_nobody_waits_for_any_more_gives_back_what_it_got() -> N
     them = objects(lock=threading.Lock)
     ident = them.create("s", "lock").ident
     call(them, ident, "acquire", caller="a")
-    waiting = threading.Thread(target=call, args=(them, ident, "acquire"), kwargs={"caller": "ghost"})
+    answers: list[tuple[str, Any]] = []
+    waiting = threading.Thread(target=lambda: answers.append(call(them, ident, "acquire", caller="ghost")))
     waiting.start()
     while "ghost" not in them._calls:
         waiting.join(0.001)
@@ -275,6 +276,21 @@ def test_an_acquire_that_nobody_waits_for_any_more_gives_back_what_it_got() -> N
     call(them, ident, "release", caller="a")
     waiting.join(5)
     assert call(them, ident, "acquire", False, caller="b") == ("#RETURN", True)
+    ((kind, error),) = answers  # should it come back after all, it learns that it holds nothing
+    assert (kind, type(error)) == ("#ERROR", ServerUnavailable)
+
+
+def test_a_caller_that_was_taken_for_dead_cannot_release_what_another_holds_now() -> None:
+    them = objects(lock=threading.Lock)
+    ident = them.create("s", "lock").ident
+    call(them, ident, "acquire", caller="away")
+    them.caller_ended("away", is_lost=True, may_return=True)
+    assert call(them, ident, "acquire", False, caller="b") == ("#RETURN", True)
+    kind, error = call(them, ident, "release", caller="away")
+    assert (kind, type(error)) == ("#ERROR", RuntimeError)
+    assert call(them, ident, "acquire", False, caller="c") == ("#RETURN", False)
+    them.caller_ended("away", is_lost=True)
+    assert them.holdings._forfeited == {}
 
 
 def is_free(lock: Any) -> bool:

@@ -31,6 +31,8 @@ class Holdings:
         self._lock = threading.Lock()
         self._held: dict[Caller, dict[int, tuple[Any, int]]] = {}
         """By caller, then by the lock's identity: the lock (kept alive meanwhile) and how often it was acquired."""
+        self._forfeited: dict[Caller, dict[int, tuple[Any, int]]] = {}
+        """What was released for a caller that may come back and not know it."""
 
     def note(self, caller: Caller, obj: Any, method: str, value: Any) -> None:
         """The caller has called a lock's method, which returned value."""
@@ -52,14 +54,32 @@ class Holdings:
         """Whether the caller holds anything, so that its calls must go on in the same thread."""
         return caller in self._held
 
-    def release_all(self, caller: Caller, *, is_lost: bool) -> None:
+    def is_forfeited(self, caller: Caller, obj: Any, method: str) -> bool:
+        """Whether the caller is about to release what was released for it already; then another may hold it now."""
+        if caller not in self._forfeited or method not in _RELEASES:
+            return False
+        with self._lock:
+            locks = self._forfeited.get(caller, {})
+            if id(obj) not in locks or id(obj) in self._held.get(caller, ()):
+                return False
+            count = locks.pop(id(obj))[1] - 1
+            if count:
+                locks[id(obj)] = (obj, count)
+            return True
+
+    def release_all(self, caller: Caller, *, is_lost: bool, may_return: bool = False) -> None:
         """Give back what the caller holds. Runs in the thread that made its calls.
 
         Args:
             is_lost: it did not end in good order: everything is released, also what another process could release.
+            may_return: it may come back, and must not release then what others have acquired meanwhile.
         """
         with self._lock:
             held = self._held.pop(caller, {})
+            if may_return and held:
+                self._forfeited[caller] = dict(held)
+            elif not may_return:
+                self._forfeited.pop(caller, None)
         for obj, count in reversed(held.values()):
             if is_lost or _has_owner(obj):
                 _release(obj, count)

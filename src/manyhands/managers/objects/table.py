@@ -423,6 +423,11 @@ class Objects:
         is_wanted: IsWanted | None,
     ) -> Any:
         """Call a lock's method and note what the caller holds then; if nobody waits for it any more, give it back."""
+        if self.holdings.is_forfeited(caller, obj, method):
+            raise RuntimeError(
+                "this lock was released when the connection of its holder had been away for too long, and another may have "
+                "acquired it since; look at what it protects before you go on"
+            )
         call = _Call()
         with self._lock:
             self._calls.setdefault(caller, []).append(call)
@@ -441,6 +446,11 @@ class Objects:
                     self.holdings.note(caller, obj, method, value)
         if is_abandoned:
             self.holdings.release_obtained(caller, obj, method, value)
+            # A caller that was taken for dead and comes back must not believe that it holds the lock.
+            raise ServerUnavailable(
+                f"{method}() ended after its caller had been away for too long or had given it up, so what it obtained was "
+                "released at once; call it again."
+            )
         return value
 
     # -- the end of a caller ---------------------------------------------------------------------------------------
@@ -454,18 +464,19 @@ class Objects:
         for each in leasing:
             each.withdraw(caller)
 
-    def caller_ended(self, caller: Caller, *, is_lost: bool) -> None:
+    def caller_ended(self, caller: Caller, *, is_lost: bool, may_return: bool = False) -> None:
         """The caller makes no more calls. Runs in the thread that made them, because a lock's owner is a thread.
 
         Args:
             is_lost: it did not end in good order: all its locks are released, its leased items go back. Else locks that
                 another process can release are left to it, and leased items are done.
+            may_return: it may make calls again later; until it is ended without this, what it forfeits is remembered.
         """
         with self._lock:
             leasing = self._leasing.pop(caller, set())
         for each in leasing:
             each.caller_ended(caller, is_lost=is_lost)
-        self.holdings.release_all(caller, is_lost=is_lost)
+        self.holdings.release_all(caller, is_lost=is_lost, may_return=may_return)
 
 
 class _Call:
