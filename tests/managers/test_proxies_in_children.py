@@ -65,6 +65,7 @@ def test_an_object_given_to_a_child_alone_lives_as_long_as_the_child_uses_it(met
         child.start()
         gc.collect()
         ident, own_queue = results.get(timeout=20)
+        eventually(lambda: ident in master._debug_info(), "the child's own reference has arrived")
         master._master.objects._lingering.clear()  # type: ignore[union-attr]  # a minute has passed
         gc.collect()
         assert ident in master._debug_info()

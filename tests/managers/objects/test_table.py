@@ -259,7 +259,7 @@ def test_an_acquire_that_failed_or_raised_holds_nothing() -> None:
     ident = them.create("s", "lock").ident
     call(them, ident, "acquire", caller="a")
     assert call(them, ident, "acquire", False, caller="b") == ("#RETURN", False)
-    assert call(them, ident, "acquire", "nonsense", caller="b")[0] == "#ERROR"
+    assert call(them, ident, "acquire", True, "nonsense", caller="b")[0] == "#ERROR"
     assert not them.holdings.holds("b")
 
 
