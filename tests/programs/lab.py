@@ -25,7 +25,7 @@ RUNNER = HERE / "runner.py"
 STDLIB_IMPORT = "from multiprocessing.managers import BaseManager"
 OUR_IMPORT = "from manyhands.managers import BaseManager"
 
-_the_host = threading.Lock()
+_the_host = threading.RLock()  # a test may have several labs at once; they then share the host's ports
 
 
 def program_text(name: str, *, ours: bool = True) -> str:

@@ -7,10 +7,13 @@ import pytest
 from programs.interpreters import Absent, bare_python, python_with_the_package
 from programs.lab import Lab, Program
 
+from .beside import beside_the_others
 from .programs import WORKER, ours, stock
 from .rows import shows, trap
 from .test_running import needs_signals, results, serving, stop
 from .test_starting import last_line
+
+pytestmark = pytest.mark.programs
 
 OFFERS = """
     import queue
@@ -170,6 +173,7 @@ WANTS = ("lock = manager.get_lock()", "tell('obtained', lambda: lock.acquire(Tru
     ),
 )
 @needs_signals
+@beside_the_others
 def test_trap_26_a_lock_of_a_killed_worker_is_released(lab: Lab) -> None:
     master = offering(lab)
     holder = using(lab, "holder", *HOLDS)
@@ -182,6 +186,7 @@ def test_trap_26_a_lock_of_a_killed_worker_is_released(lab: Lab) -> None:
 
 
 @needs_signals
+@beside_the_others
 def test_trap_26_shown_on_the_standard_library(lab: Lab) -> None:
     offering(lab, is_ours=False)
     holder = using(lab, "holder", *HOLDS, is_ours=False)
@@ -253,6 +258,7 @@ IN_ORDER = (
         "master 的 `put` 等了 5 秒，日志里会说明还没有 worker 连上",
     ),
 )
+@beside_the_others
 def test_trap_29_equal_priorities_work_and_a_full_queue_says_that_nobody_is_there(lab: Lab) -> None:
     master = offering(lab)
     worker = using(lab, "worker", *IN_ORDER)

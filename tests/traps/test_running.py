@@ -12,10 +12,12 @@ import pytest
 
 from programs.lab import Lab, Program, until
 
-from .conftest import Labs
+from .beside import Labs, beside_the_others, need_networks
 from .programs import ITERATING_WORKER, MASTER, WORKER, ours, stock
 from .rows import shows, trap
 from .test_starting import last_line
+
+pytestmark = pytest.mark.programs
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL, SIGSTOP or SIGALRM")
 
@@ -56,6 +58,7 @@ def results(master: Program) -> list[int]:
         "已经关闭",
     ),
 )
+@beside_the_others
 def test_trap_11_a_worker_that_iterates_runs_until_it_is_told_to_stop(lab: Lab) -> None:
     master = serving(lab)
     worker = lab.start("worker", ours(ITERATING_WORKER))
@@ -106,7 +109,9 @@ def test_trap_11_shown_on_the_standard_library(lab: Lab) -> None:
         "不带超时的 `result.get()` 是安全的：worker 死了，任务会交给别的 worker",
     ),
 )
+@beside_the_others
 def test_trap_12_a_master_that_waits_says_what_is_missing(lab: Lab, labs: Labs) -> None:
+    need_networks()
     hasty, patient = serving(labs("spawn")), serving(lab)
     for master in (hasty, patient):
         master.say("put 3 4")
@@ -161,6 +166,7 @@ CATCHES_EOF = ours(WORKER).replace(
         "先调用 `task.shutdown()`，`for n in task:` 会立刻结束",
     ),
 )
+@beside_the_others
 def test_trap_13_the_workers_of_a_master_that_shuts_down_end_without_a_traceback(lab: Lab) -> None:
     master = serving(lab)
     waiting, catching = lab.start("waiting", ours(WORKER)), lab.start("catching", CATCHES_EOF)
@@ -212,6 +218,7 @@ FAILING = ours(WORKER).replace('print("run", n)', 'raise ValueError("cannot do",
     ),
 )
 @needs_signals
+@beside_the_others
 def test_trap_14_the_task_of_a_worker_that_dies_or_fails_is_done_by_another(lab: Lab) -> None:
     master = serving(lab)
     doomed = lab.start("doomed", STUCK)
@@ -230,6 +237,7 @@ def test_trap_14_the_task_of_a_worker_that_dies_or_fails_is_done_by_another(lab:
 
 
 @needs_signals
+@beside_the_others
 def test_trap_14_shown_on_the_standard_library(lab: Lab) -> None:
     master = serving(lab, is_ours=False)
     doomed = lab.start("doomed", STUCK.replace("manyhands.managers", "multiprocessing.managers"))
@@ -272,6 +280,7 @@ def put_after_a_waiting_worker_was_killed(lab: Lab, *, is_ours: bool) -> Program
     ),
 )
 @needs_signals
+@beside_the_others
 def test_trap_15_a_worker_killed_while_it_waited_takes_nothing_with_it(lab: Lab) -> None:
     master = put_after_a_waiting_worker_was_killed(lab, is_ours=True)
     master.say("collect 4 5")
@@ -281,6 +290,7 @@ def test_trap_15_a_worker_killed_while_it_waited_takes_nothing_with_it(lab: Lab)
 
 
 @needs_signals
+@beside_the_others
 def test_trap_15_shown_on_the_standard_library(lab: Lab) -> None:
     master = put_after_a_waiting_worker_was_killed(lab, is_ours=False)
     master.say("left")
@@ -373,7 +383,9 @@ def test_trap_17_shown_on_the_standard_library(lab: Lab) -> None:
     ),
 )
 @needs_signals
+@beside_the_others
 def test_trap_18_a_gets_timeout_is_kept_although_the_master_is_frozen(labs: Labs) -> None:
+    need_networks()
     texts = {"spawn": ours(WORKER), "fork": stock(WORKER)}
     masters, workers = [], []
     for method, text in texts.items():

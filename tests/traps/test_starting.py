@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from conftest import Start
-from programs.lab import Lab, Program, own_network_kind
+from programs.lab import Lab, Program
 
-from .conftest import METHODS, Labs
+from .beside import Labs, beside_the_others
+from .conftest import METHODS
 from .programs import MASTER, WORKER, ours, stock
 from .rows import shows, trap
+
+pytestmark = pytest.mark.programs
 
 
 def last_line(text: str) -> str:
@@ -361,22 +361,6 @@ def test_trap_06_every_interface_is_an_address_that_programs_here_can_use(lab: L
 # -- 7 ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def lab_with_a_hole(tmp_path: Path) -> Iterator[Lab]:
-    """A network in which 192.0.2.0/24 (for documentation, nobody's) swallows what is sent there, as a firewall does."""
-    with ExitStack() as stack:
-        lab = stack.enter_context(Lab(tmp_path / "hole"))
-        if own_network_kind() is None:
-            pytest.skip(
-                "no network namespace can be made here (Linux as root, or with user namespaces): no firewall to show"
-            )
-        lab.shell(
-            "ip link add near type veth peer name far; ip addr add 192.0.2.1/24 dev near; ip link set near up; "
-            "ip link set far up; ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev near"
-        )
-        yield lab
-
-
 @trap(
     7,
     sees="`ConnectionRefusedError: [Errno 111] Connection refused`, `[WinError 10061]`, after minutes "
@@ -393,6 +377,7 @@ def lab_with_a_hole(tmp_path: Path) -> Iterator[Lab]:
         "最后抛出 `ServerUnavailable`（它也是 `ConnectionRefusedError`），说明同样的内容。IPv6 地址也能用",
     ),
 )
+@beside_the_others
 def test_trap_07_a_worker_waits_for_its_master_and_says_what_for(lab: Lab, lab_with_a_hole: Lab, labs: Labs) -> None:
     early = lab.start("early", ours(WORKER))
     alone = labs("fork").start("alone", ours(WORKER))
@@ -420,6 +405,7 @@ def until_it_said(program: Program, *words: str) -> None:
     assert [word for word in words if word not in program.err] == [], program.report()
 
 
+@beside_the_others
 def test_trap_07_a_name_that_nobody_knows_is_said_at_once_and_ipv6_works(lab: Lab) -> None:
     unknown = lab.start("unknown", ours(WORKER).replace('"127.0.0.1"', '"no-such-host.invalid"'))
     master = lab.start("master", ours(MASTER).replace('"127.0.0.1"', '"::1"'))
@@ -457,6 +443,7 @@ def test_trap_07_shown_on_the_standard_library(lab: Lab) -> None:
         "manyhands 的服务",
     ),
 )
+@beside_the_others
 def test_trap_08_a_taken_port_is_said_on_both_sides(lab: Lab) -> None:
     web = lab.start("web", "import http.server\nhttp.server.test(port=5000, bind='127.0.0.1')\n")
     web.prints("Serving HTTP")
@@ -467,6 +454,7 @@ def test_trap_08_a_taken_port_is_said_on_both_sides(lab: Lab) -> None:
     assert time.monotonic() - began < 9
 
 
+@beside_the_others
 def test_trap_08_shown_on_the_standard_library(lab: Lab) -> None:
     web = lab.start("web", "import http.server\nhttp.server.test(port=5000, bind='127.0.0.1')\n")
     web.prints("Serving HTTP")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from programs.lab import Lab
 
 from .programs import MASTER, WORKER, ours, stock
 from .rows import shows, trap
 from .test_running import needs_signals, serving, stop
 from .test_starting import last_line
+
+pytestmark = pytest.mark.programs
 
 # -- 23 --------------------------------------------------------------------------------------------------------------
 

@@ -72,15 +72,15 @@ class Connection(asyncio.BufferedProtocol):
             if isinstance(self._failure, AuthenticationFailed | ProtocolError):
                 raise self._failure
             now = time.monotonic()
-            at = self.wire.next_attempt_at(now, random.random())
+            at = trying.next_at(self.wire.next_attempt_at(now, random.random()), now)
             cause = self._failure if isinstance(self._failure, OSError) else ConnectionResetError(str(self._failure))
-            if at >= deadline:
+            if at is None:
                 raise ServerUnavailable(
                     trying.verdict(cause, now), host=self.address.host, port=self.address.port
                 ) from self._failure
             if line := trying.line(cause, now):
                 log.warning("%s", line)
-            await asyncio.sleep(at - time.monotonic())
+            await asyncio.sleep(max(0.0, at - time.monotonic()))
 
     def send(self, requests: Sequence[Request]) -> None:
         """Send now, or when there is a connection again.

@@ -127,14 +127,14 @@ class RemoteEngine:
             except OSError as error:
                 cause = error
             now = time.monotonic()
-            at = link.wire.next_attempt_at(now, random.random())
-            if at >= deadline:
+            at = trying.next_at(link.wire.next_attempt_at(now, random.random()), now)
+            if at is None:
                 raise ServerUnavailable(
                     trying.verdict(cause, now), host=self.address.host, port=self.address.port
                 ) from cause
             if line := trying.line(cause, now):
                 logger.warning("%s", line)
-            time.sleep(at - now)
+            time.sleep(max(0.0, at - time.monotonic()))
 
     def _try_once(self, link: Link, deadline: float, say_at: float) -> list[Reply]:
         replies: list[Reply] = []

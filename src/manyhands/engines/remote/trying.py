@@ -12,6 +12,10 @@ import socket
 from manyhands.address import Address
 
 FIRST_LINE_S, LINE_EVERY_S = 3.0, 4.0
+PAUSE_AT_MOST_S = 1.0
+"""Somebody waits for this connection: who is started second should not find the first asleep."""
+_LAST_S = 0.05
+"""The last attempt begins so long before the end."""
 
 _FIREWALL = "a firewall that drops silently looks like this, and so does a machine that is off or an address that is wrong"
 _HINTS: dict[type[OSError], str] = {
@@ -59,6 +63,11 @@ class Trying:
     def say_at(self) -> float:
         """When the next line is due; an attempt should not last beyond it without a word."""
         return self._say_at
+
+    def next_at(self, proposed_at: float, now: float) -> float | None:
+        """When to try again, given what the backoff proposes; the last attempt comes at the end, None when that is over."""
+        last_at = self._deadline_mono - _LAST_S
+        return None if now >= last_at else min(proposed_at, now + PAUSE_AT_MOST_S, last_at)
 
     def line(self, cause: OSError, now: float) -> str | None:
         """What to log now, if it is time and there is some left to wait."""
