@@ -340,9 +340,14 @@ class StockConnection(asyncio.BufferedProtocol):
         return self._gateway.sealed(queue, *self._speech.item(call))
 
     def _attach(self) -> None:
-        self._is_busy = True
         self.session = secrets.token_hex(16)
-        self._gateway.attach(self, self.session, f"{self.peer}:{self._name} (standard library)")
+        name = f"{self.peer}:{self._name} (standard library)"
+        port = self._gateway.attach_now(self, self.session, name)
+        if port is not None:
+            self._joined(port)
+            return
+        self._is_busy = True
+        self._gateway.attach(self, self.session, name)
 
     def attached(self, port: Port | None, error: Exception | None) -> None:
         """The engine answered Attach."""
@@ -351,13 +356,16 @@ class StockConnection(asyncio.BufferedProtocol):
             if not isinstance(error, ManyhandsError):
                 logger.error("Dropped %s: its session could not be opened", self.peer, exc_info=error)
             self.close()
-            return
-        if self._out.transport is None or self._consumer is None:
+        elif self._out.transport is None:
             port.detach()
-            return
+        else:
+            self._joined(port)
+            self._run(self._go_on)
+
+    def _joined(self, port: Port) -> None:
+        assert self._consumer is not None
         self._port = port
         self._consumer.near = port if isinstance(port, LocalPort) else None
-        self._run(self._go_on)
 
     def sink(self, replies: Sequence[Reply]) -> None:
         """Take replies for this peer, from any thread."""

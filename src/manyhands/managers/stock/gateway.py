@@ -223,17 +223,23 @@ class StockGateway:
 
     # -- sessions
 
-    def attach(self, connection: StockConnection, session: str, name: str) -> None:
-        """Open a session at the engine for a connection's calls, then connection.attached.
+    def attach_now(self, connection: StockConnection, session: str, name: str) -> Port | None:
+        """Open a session at the engine for a connection's calls; None where that may wait for a disk.
 
         It lives in the engine's process: however long its peer is silent over a task, it loses nothing while its
         connection lives.
         """
-        request = Attach(session, name, is_here=True)
+        if self._engine.features.survives_restart:
+            return None
+        return self._engine.attach(Attach(session, name, is_here=True), connection.sink)
+
+    def attach(self, connection: StockConnection, session: str, name: str) -> None:
+        """The same in another thread, then connection.attached."""
 
         def work() -> None:
             try:
-                self._server.soon(connection.attached, self._engine.attach(request, connection.sink), None)
+                port = self._engine.attach(Attach(session, name, is_here=True), connection.sink)
+                self._server.soon(connection.attached, port, None)
             except Exception as error:
                 self._server.soon(connection.attached, None, error)
 
