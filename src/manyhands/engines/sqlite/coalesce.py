@@ -72,15 +72,19 @@ class Rows:
         self.add(changes)
 
     def __bool__(self) -> bool:
-        return any(getattr(self, name) for name in self.__slots__)
+        return bool(self.stored) or any(getattr(self, name) for name in self.__slots__)
 
     def add(self, changes: Iterable[Change]) -> None:
         """Take more changes of the same batch in, in the order in which the core reported them."""
+        stored, marked = self.stored, self.marked
         for change in changes:
-            _TAKE[type(change)](self, change)
-
-    def _store(self, change: Stored) -> None:
-        self.stored[change.n] = change
+            kind = type(change)
+            if kind is Stored:  # what a batch of puts consists of
+                stored[change.n] = change  # type: ignore[union-attr, assignment]
+            elif kind is Marked:
+                marked[change.session, change.stream] = change  # type: ignore[union-attr, assignment]
+            else:
+                _TAKE[kind](self, change)
 
     def _lease(self, change: Leased) -> None:
         self.leased[change.n] = change
@@ -111,9 +115,6 @@ class Rows:
     def _count(self, change: Counted) -> None:
         self.counted[change.queue] = change
 
-    def _mark(self, change: Marked) -> None:
-        self.marked[change.session, change.stream] = change
-
     def _see(self, change: SessionSeen) -> None:
         self.sessions[change.session] = change
 
@@ -133,13 +134,11 @@ class Rows:
 
 
 _TAKE: dict[type[Any], Callable[[Rows, Any], None]] = {
-    Stored: Rows._store,
     Leased: Rows._lease,
     Freed: Rows._free,
     Removed: Rows._remove,
     Buried: Rows._bury,
     Produced: Rows._produce,
-    Marked: Rows._mark,
     SessionSeen: Rows._see,
     ResultKept: Rows._keep,
     ResultDropped: Rows._drop,
