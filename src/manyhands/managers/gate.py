@@ -201,10 +201,14 @@ class Peer:
             verdict, answer = self.calls.invoke(rid, request.thread)
         match verdict:
             case Verdict.RUN:
+                caller = (self.session, request.thread)
+                if self._gate.callers.is_idle(caller):
+                    quick = self._gate.answering.quickly(request)
+                    if quick is not None:
+                        self._answer(rid, quick)
+                        return
                 try:
-                    self._gate.callers.submit(
-                        (self.session, request.thread), lambda: self._run(request), lambda reply: self._answer(rid, reply)
-                    )
+                    self._gate.callers.submit(caller, lambda: self._run(request), lambda reply: self._answer(rid, reply))
                 except RuntimeError as error:
                     text = f"The master has no thread for another call ({error}); try again, or use fewer waiting calls."
                     self._answer(rid, Failed(rid, ManyhandsError.code, text))

@@ -72,6 +72,11 @@ class Callers:
         """How many threads there are now."""
         return len(self._workers)
 
+    def is_idle(self, caller: Caller) -> bool:
+        """Whether nothing of the caller's runs or waits to run."""
+        line = self._lines.get(caller)
+        return line is None or not line.is_running
+
     def submit(self, caller: Caller, function: Function, done: Done) -> None:
         """Run function() after what this caller submitted before, then done(what it returned), in the same thread.
 
