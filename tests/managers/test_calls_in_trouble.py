@@ -15,6 +15,7 @@ import pytest
 
 from manyhands.errors import ServerGone, ServerUnavailable
 from manyhands.managers import SyncManager, gate, link
+from manyhands.managers.objects.session_calls import SessionCalls
 from manyhands.testing.contract.peer import eventually
 from manyhands.testing.proxy import CuttingProxy
 
@@ -76,20 +77,31 @@ def started(function: Any, *args: Any) -> tuple[threading.Thread, list[Any]]:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("when", ["while it runs", "with its answer"])
-def test_a_call_that_is_sent_again_is_not_made_again(place: tuple[Any, Any, CuttingProxy], when: str) -> None:
+def test_a_call_that_is_sent_again_is_not_made_again(
+    place: tuple[Any, Any, CuttingProxy], when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, worker, proxy = place
     shared = worker.get_counter()
+    arrived: list[int] = []
+    plain = SessionCalls.invoke
+
+    def noted(calls: SessionCalls, rid: int, thread: int) -> Any:
+        arrived.append(rid)
+        return plain(calls, rid, thread)
+
+    monkeypatch.setattr(SessionCalls, "invoke", noted)
     counter.may_go_on.clear()
     thread, found = started(shared.count)
     assert counter.is_inside.wait(5)
     if when == "while it runs":
         proxy.drop_all()
-        eventually(lambda: proxy.accepted >= 2, "it connects again")
+        eventually(lambda: len(arrived) == 2, "it is sent again")
     else:
         proxy.cut_after(5, "down")
     counter.may_go_on.set()
     thread.join(10)
     assert found == [(1, b"")]
+    assert (len(arrived), len(set(arrived))) == (2, 1)
     assert shared.count() == (2, b"")
 
 
