@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -88,6 +89,15 @@ def test_a_server_that_was_never_started_lets_go_of_its_port(place: Place) -> No
     server.stop()
     server.stop()
     assert place.serve(port=server.address.port).address == server.address
+
+
+def test_a_server_that_is_stopped_as_somebody_connects_leaves_no_socket_open(place: Place) -> None:
+    for _ in range(20):
+        server = place.serve()
+        with socket.create_connection(server.address):
+            pass
+        server.stop()
+    gc.collect()  # an open one would say so here, which is an error in tests
 
 
 def test_a_server_is_started_only_once(place: Place, server: SocketServer) -> None:

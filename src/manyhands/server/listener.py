@@ -358,12 +358,17 @@ class SocketServer:
         self._plan_sweep()
 
     async def _close(self, reason: str) -> None:
+        # What was just accepted becomes a connection in a task of asyncio's, which fails and leaves its socket open when the
+        # server is closed meanwhile (CPython gh-109564).
+        for _ in range(10):  # a flood shall not keep it
+            arriving = asyncio.all_tasks() - {asyncio.current_task()}
+            if not arriving:
+                break
+            await asyncio.wait(arriving, timeout=_FLUSH_S)
         if self._asyncio_server is not None:
             self._asyncio_server.close()
         if self._sweep is not None:
             self._sweep.cancel()
-        for _ in range(3):  # what was accepted just now takes some turns to become a connection
-            await asyncio.sleep(0)
         self._is_empty.clear()
         closing = Closing(reason, await self._shut_down_queues())
         for connection in list(self._connections):
