@@ -48,16 +48,22 @@ def serve(
         stop.set()
 
     # Before anything is served, so that a stop that comes early is an orderly one too.
-    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), on_signal)
-    server, key, durability = open_server(url, read_key(authkey), store=store, insecure=insecure)
-    with server:
-        announce(server.url, store, durability, key.source, as_json=as_json)
-        if key.is_short and not as_json:
-            sys.stderr.write("manyhands: the key has fewer than 16 bytes and can be guessed; use a longer one.\n")
-        while not stop.wait(0.5):  # in slices, because on Windows a signal does not end a wait
-            pass
+    before = {
+        number: signal.signal(number, on_signal)
+        for name in ("SIGINT", "SIGTERM", "SIGBREAK")
+        if (number := getattr(signal, name, None)) is not None
+    }
+    try:
+        server, key, durability = open_server(url, read_key(authkey), store=store, insecure=insecure)
+        with server:
+            announce(server.url, store, durability, key.source, as_json=as_json)
+            if key.is_short and not as_json:
+                sys.stderr.write("manyhands: the key has fewer than 16 bytes and can be guessed; use a longer one.\n")
+            while not stop.wait(0.5):  # in slices, because on Windows a signal does not end a wait
+                pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if not as_json:
         sys.stdout.write("stopped; clients were told\n")
 

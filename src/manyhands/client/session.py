@@ -256,7 +256,9 @@ class ClientSession:
         if call.is_over():  # an engine in this process answers before send returns
             return True
         own_until = None if timeout_s is None else time.monotonic() + timeout_s
-        if self._reading is not None and call.rid and self.gone is None and not self.state.is_closing:
+        may_read = self._reading is not None and call.rid and self.gone is None and not self.state.is_closing
+        if may_read and (timeout_s is None or timeout_s > 0):
+            assert self._reading is not None
             reply = self._reading.read_answer(call.rid, timeout_s, is_hurried=True)
             if reply is not None:
                 self._on_replies((reply,))
