@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
-from programs.lab import Lab, Program, cable, own_network_kind, until
+from programs.lab import Lab, Program, cable, freeze, own_network_kind, until
 
 pytestmark = [
     pytest.mark.faults,
@@ -178,7 +178,7 @@ def finish(scene: Scene, master: Program) -> None:
 def frozen(folder: Path) -> dict[str, Line]:
     with Lab(folder) as lab:
         scene = set_the_stage(lab, lab, "127.0.0.1")
-        scene.master.process.send_signal(signal.SIGSTOP)
+        freeze(scene.master.process.pid)
         began = time.monotonic()
         scene.bystanders.say("now")
         during = scene.wait_for(4, FROZEN_S)

@@ -32,7 +32,7 @@ from manyhands.errors import (
 from manyhands.managers import BaseManager, SyncManager, stock_dialling, stock_master
 from manyhands.managers import BaseProxy as OurBaseProxy
 from programs.interpreters import Absent, bare_python
-from programs.lab import until
+from programs.lab import freeze, until
 
 MASTER = Path(__file__).parents[1] / "programs" / "masters" / "stock_objects.py"
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
@@ -309,7 +309,7 @@ def test_a_frozen_master_holds_no_call_that_has_a_timeout(
     manager = connected(master)
     tasks = manager.get_tasks()
     assert tasks.qsize() == 0  # this thread has its connection
-    master.process.send_signal(signal.SIGSTOP)
+    freeze(master.process.pid)
     for ask in (lambda: tasks.get(timeout=0.1), lambda: tasks.put(1, timeout=0.1), manager.get_tasks):
         with pytest.raises(ServerGone):
             ask()

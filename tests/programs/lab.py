@@ -43,6 +43,23 @@ def until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> 
         time.sleep(0.02)
 
 
+def freeze(pid: int) -> None:
+    """SIGSTOP, and wait until it holds: the signal goes to one thread, and the others run on until that one has run."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{pid}/task")
+    if tasks.is_dir():  # Linux
+        until(
+            lambda: all(_state(task) in "Tt" for task in tasks.iterdir()), "every thread of the frozen process stands still"
+        )
+
+
+def _state(task: Path) -> str:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it ended meanwhile
+        return "T"
+
+
 class Program:
     """One running process with what it has printed so far."""
 
