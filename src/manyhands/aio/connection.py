@@ -169,7 +169,8 @@ class Connection(asyncio.BufferedProtocol):
             buffers = self.wire.data_to_send()
             if not buffers:
                 return
-            transport.writelines(buffers)
+            for buffer in buffers:  # not writelines, which in asyncio of 3.12 and 3.13.0 never pauses
+                transport.write(buffer)
 
     def _plan_tick(self) -> None:
         due = self.wire.next_due()

@@ -230,10 +230,8 @@ class Connection(asyncio.BufferedProtocol):
             buffers = self._take_encoded()
             if len(buffers) > 1 and not transport.get_write_buffer_size():
                 buffers = self._write_vectors(buffers)  # asyncio would first copy them into one, up to 3.11
-            if len(buffers) == 1:
-                transport.write(buffers[0])
-            elif buffers:
-                transport.writelines(buffers)
+            for buffer in buffers:  # not writelines: asyncio's of 3.12 and 3.13.0 says nothing of a peer that does not read
+                transport.write(buffer)
 
     def _write_vectors(self, buffers: list[Buffer]) -> list[Buffer]:
         """Write what the kernel takes at once; what is left. Only while the transport has nothing to write itself."""

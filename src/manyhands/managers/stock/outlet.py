@@ -39,7 +39,8 @@ class Outlet:
             self.write(b"".join((header(size), *parts)))
         elif self.transport is not None:
             self.write_unsent()
-            self.transport.writelines((header(size), *parts))
+            for part in (header(size), *parts):  # not writelines: see server/connection.py
+                self.transport.write(part)
 
     def write(self, data: bytes) -> None:
         """Bytes as they are. With the turn; within `through`, they leave at its end."""
