@@ -335,16 +335,19 @@ class _GatePort:
         return self._port.attached
 
     def send(self, requests: Sequence[Request], *, may_gather: bool = False) -> None:
-        """Answer what is the manager's; hand the rest on in order."""
-        rest: list[Request] | None = None
+        """Answer what is the manager's; hand the rest on, in order.
+
+        What came before a request of the manager's has reached the engine when that begins: whoever hears of a call (an event
+        that was set, say) finds done what its caller had asked before it.
+        """
+        start = 0
         for at, request in enumerate(requests):
-            if type(request) in _MINE and self._take(request):
-                if rest is None:
-                    rest = list(requests[:at])
-            elif rest is not None:
-                rest.append(request)
-        if rest is None or rest:
-            self._port.send(requests if rest is None else rest, may_gather=may_gather)
+            if type(request) in _MINE:
+                if at > start:
+                    self._port.send(requests[start:at])
+                start = at + 1 if self._take(request) else at
+        if start < len(requests):
+            self._port.send(requests[start:] if start else requests, may_gather=may_gather)
 
     def _take(self, request: Request) -> bool:
         peer = self.peer
