@@ -337,8 +337,8 @@ class _GatePort:
     def send(self, requests: Sequence[Request], *, may_gather: bool = False) -> None:
         """Answer what is the manager's; hand the rest on, in order.
 
-        What came before a request of the manager's has reached the engine when that begins: whoever hears of a call (an event
-        that was set, say) finds done what its caller had asked before it.
+        What came before a request of the manager's has reached the engine when that begins: whoever hears of a call (an
+        event that was set, say) finds done what its caller had asked before it.
         """
         start = 0
         for at, request in enumerate(requests):
