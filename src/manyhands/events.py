@@ -23,9 +23,11 @@ from typing import Any
 import msgspec
 
 from manyhands.model import (
+    Begun,
     DeadLetter,
     Delivery,
     Durability,
+    Ended,
     Features,
     Limits,
     Message,
@@ -87,6 +89,8 @@ class Lease(_Event, array_like=True, frozen=True, tag=3):
     max_n: int = 1
     begin_n: int = 1
     wait_s: float = FOREVER
+    also: list[str] = []
+    """More queues that will do, in order of preference behind `queue`. All of one answer come from one of them."""
 
 
 class Withdraw(_Event, array_like=True, frozen=True, tag=4):
@@ -189,11 +193,103 @@ class Goodbye(_Event, array_like=True, frozen=True, tag=15):
 
 
 class ReportDead(_Event, array_like=True, frozen=True, tag=16):
-    """A parent says that the child with this session id is dead: its leases return at once. Answer: Done."""
+    """A parent says that the child with this session id is dead: its leases return at once. Answer: Done.
+
+    What is charged: with a token, the call that was running under it and nothing else. Without one, what the session had
+    begun; of a pack nothing is charged then (each unfinished call travels alone from here), but for max_deliveries 1, which
+    becomes a dead letter: it may have run.
+    """
 
     rid: int
     session: str
     reason: str = ""
+    token: int = 0
+    """The lease of the call that was running when it died; 0: not known, or none (see is_idle)."""
+    part: int = -1
+    """Of a pack: which call of it was running."""
+    settlement: Settlement | None = None
+    """How the running call ends (a time limit, a cancellation); None: it was lost, and is given back or dies of it."""
+    is_idle: bool = False
+    """Nothing was running: nothing is charged."""
+
+
+class Collect(_Event, array_like=True, frozen=True, tag=32):
+    """Fetch what has ended of the messages whose `Options.reply_to` is this stream. Answer: Collected, as soon as there is
+    something; with nothing when wait_s is over.
+
+    A stream belongs to the session that last collected it. When that session ends, what is not begun of the stream's
+    messages is dropped orphan_s later unless it has keep_result_s. Results without keep_result_s are forgotten once acked.
+    """
+
+    rid: int
+    stream: str
+    """At least 96 random bits, as text."""
+    ack: int = 0
+    """The number of the last Collected that arrived; what it brought is not sent again."""
+    wait_s: float = FOREVER
+
+
+class Report(_Event, array_like=True, frozen=True, tag=33):
+    """The next calls of a leased pack have ended: their results are stored, the lease goes on. Answer: Done; Failed
+    "lease_lost": the rest of it is somebody else's, stop."""
+
+    rid: int
+    seq: int
+    floor: int
+    token: int
+    calls: int
+    """How many, from the first that was not reported."""
+    result: bytes
+
+
+class Cancel(_Event, array_like=True, frozen=True, tag=34):
+    """Take calls out of a queue that nobody has begun. Answer: Cancelled. Their stream hears "task_cancelled"."""
+
+    rid: int
+    queue: str
+    ids: list[str]
+    """Of messages, or of calls in packs (`model.part_id`)."""
+    is_running_too: bool = False
+    """Also stop those that run: their worker's parent is told (Stop), and kills the child if it still runs that call."""
+
+
+class Vouch(_Event, array_like=True, frozen=True, tag=35):
+    """A parent's heartbeat for its children: these sessions count as heard from now, unless they are not connected. No
+    reply."""
+
+    sessions: list[str]
+
+
+class Reclaim(_Event, array_like=True, frozen=True, tag=36):
+    """A parent gives back what its child has not begun, because the child itself is busy. Answer: Done.
+
+    Of each named lease the first n calls stay with the child; the others go back, charged nothing, each a message of its
+    own. n 0 gives the whole message back. Leases that are lost or ended are skipped.
+    """
+
+    rid: int
+    session: str
+    """The child's."""
+    queue: str
+    begun: list[Begun]
+    """None: the answer to a Recall that found nothing to give back."""
+
+
+class Offer(_Event, array_like=True, frozen=True, tag=37):
+    """What this session can run beside what every worker can: parked messages that need one of these may be handed to it.
+    Replaces the session's earlier offer. No reply."""
+
+    needs: list[str]
+
+
+class Progress(_Event, array_like=True, frozen=True, tag=38):
+    """How far a running call has come, for who awaits it (Progressed). No reply; nothing is stored."""
+
+    token: int
+    part: int
+    done: float
+    total: float
+    note: str = ""
 
 
 class Create(_Event, array_like=True, frozen=True, tag=26):
@@ -324,6 +420,13 @@ Request = (
     | Ping
     | Goodbye
     | ReportDead
+    | Collect
+    | Report
+    | Cancel
+    | Vouch
+    | Reclaim
+    | Offer
+    | Progress
     | Create
     | Drop
     | Invoke
@@ -361,6 +464,8 @@ class Granted(_Event, array_like=True, frozen=True, tag=66):
 
     rid: int
     deliveries: list[Delivery]
+    queue: str = ""
+    """Which queue they come from, where the Lease named more than one."""
 
 
 class Settled(_Event, array_like=True, frozen=True, tag=67):
@@ -435,11 +540,48 @@ class Returned(_Event, array_like=True, frozen=True, tag=76):
     exposed, shape) of an object to which the session now has one more reference."""
 
 
+class Collected(_Event, array_like=True, frozen=True, tag=77):
+    """What has ended, in the order in which it did."""
+
+    rid: int
+    number: int
+    """For the next Collect's `ack`."""
+    ended: list[Ended]
+
+
+class Cancelled(_Event, array_like=True, frozen=True, tag=78):
+    """These calls were taken out; the others had begun, or ended before, or were never here."""
+
+    rid: int
+    ids: list[str]
+
+
 class Recall(_Event, array_like=True, frozen=True, tag=90):
-    """Others wait for this queue: give back up to n deliveries that no get has returned. Answered by Recalled."""
+    """Others wait for this queue: give back up to n deliveries that no get has returned. Answered by Recalled; a parent that
+    is asked for its child answers with Reclaim."""
 
     queue: str
     n: int
+    session: str = ""
+    """The child that is meant, where its parent is asked (Attach.parent)."""
+
+
+class Stop(_Event, array_like=True, frozen=True, tag=92):
+    """To a parent: the call that its child runs under this lease was cancelled. If it still runs it, kill that child and
+    report it dead with a settlement that says so."""
+
+    session: str
+    token: int
+    part: int = -1
+
+
+class Progressed(_Event, array_like=True, frozen=True, tag=93):
+    """To who collects its stream: how far a call has come."""
+
+    id: str
+    done: float
+    total: float
+    note: str = ""
 
 
 class Closing(_Event, array_like=True, frozen=True, tag=91):
@@ -464,7 +606,11 @@ Reply = (
     | DeadLetters
     | Created
     | Returned
+    | Collected
+    | Cancelled
     | Recall
+    | Stop
+    | Progressed
     | Closing
 )
 
@@ -486,6 +632,9 @@ class Attach(_Event, array_like=True, frozen=True, tag=110):
     is_here: bool = False
     """Whether it lives in the engine's own process: then it cannot die alone, and its silence means nothing. A server lets
     nobody say so over a socket."""
+    parent: str = ""
+    """The session id of the worker process that looks after this one: it is asked in this one's place (Recall, Stop), and
+    may speak for it (Vouch, Reclaim, ReportDead)."""
 
 
 class Attached(_Event, array_like=True, frozen=True, tag=111):

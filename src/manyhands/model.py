@@ -22,6 +22,10 @@ MAX_BODY_BYTES = 256 * 1024 * 1024
 MAX_DELIVERIES = 3
 DEDUPE_S = 600.0
 WATERMARK_KEPT_S = 24 * 3600.0
+ORPHAN_S = 60.0
+CALLS = "()"
+"""Ends the name of the queue that holds the calls and tasks of a queue, "mail()" beside "mail": so a `get` never meets a
+call, a worker never an item, and a program may use one name for both."""
 
 
 class Kind(IntEnum):
@@ -41,6 +45,14 @@ class Options(msgspec.Struct, array_like=True, frozen=True):
     """UTC seconds after which the message is dropped undelivered; 0 is never."""
     keep_result_s: float = 0.0
     """Seconds to keep the result after it is stored; 0 means until a waiting client received it."""
+    reply_to: str = ""
+    """The stream to which the results go (`events.Collect`); "" is none, then they are fetched by id."""
+    calls: int = 0
+    """How many calls share this message, above 1 for a *pack*. Packing is transport only: each call keeps its own id
+    (`part_id`), limits, result and cancellation, and the engine splits the pack wherever they part ways."""
+    part: int = -1
+    """Which call of a pack this message is, since the pack was split. Its id is `part_id(pack, part)`; body and seal are
+    still the whole pack's, so the seal is checked against the pack's id."""
 
 
 class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -81,6 +93,8 @@ class SettleKind(IntEnum):
     """Never again: to the dead letters, with the reason."""
     RELEASE = 3
     """Not begun: back to the head untouched, and this delivery charged nothing."""
+    PARK = 4
+    """This consumer cannot run it: kept, charged nothing, until one comes that offers the need that the reason names."""
 
 
 class Settlement(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -93,7 +107,11 @@ class Settlement(msgspec.Struct, array_like=True, frozen=True, gc=False):
     delay_s: float = 0.0
     reason: str = ""
     result: bytes | None = None
-    """What the call returned or raised, encoded and sealed by the consumer; None stores nothing."""
+    """What the call returned or raised, encoded and sealed by the consumer; None stores nothing. With REJECT it is the last
+    attempt's error, for those who wait; the message is a dead letter as well."""
+    calls: int = 0
+    """Of a pack: how many calls the result covers, from the first that was not reported; 0 is all that this lease still
+    has. What it does not cover goes back, each call a message of its own."""
 
 
 class Attempt(msgspec.Struct, array_like=True, frozen=True):
@@ -117,6 +135,30 @@ class DeadLetter(msgspec.Struct, array_like=True, frozen=True):
     died_at: float
     reason: str
     history: list[Attempt]
+
+
+class Ended(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What became of one call, or of some calls of one pack that follow each other, for the stream that awaits it."""
+
+    id: str
+    """The message's."""
+    value: bytes | None = None
+    """What the consumer stored, sealed as the result of `result_id`; None: there is none, the code says why."""
+    first: int = 0
+    """Of a pack: the first call that it covers."""
+    n: int = 1
+    """How many calls it covers."""
+    code: str = ""
+    """worker_crashed (its deliveries are used up), task_cancelled, unknown_id (purged or expired), as errors.from_code's."""
+    text: str = ""
+
+
+class Begun(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How far the holder of a lease has come, as its parent sees it."""
+
+    token: int
+    n: int
+    """How many calls of it were begun; 0: none, it goes back whole."""
 
 
 class Durability(msgspec.Struct, array_like=True, frozen=True):
@@ -153,6 +195,8 @@ class Limits(msgspec.Struct, array_like=True, frozen=True):
     """How long a waiting lease waits before others are asked to give back what they have not begun."""
     recall_answer_s: float = 1.0
     """How long such an answer may take before the waiting lease is told Empty without it."""
+    orphan_s: float = ORPHAN_S
+    """How long unbegun calls outlive the session that awaits their results."""
 
 
 class QueueStats(msgspec.Struct, array_like=True, frozen=True):
@@ -177,6 +221,8 @@ class QueueStats(msgspec.Struct, array_like=True, frozen=True):
     redelivered_total: int
     dead_total: int
     is_shut_down: bool = False
+    parked: dict[str, int] = {}
+    """What no worker here can run: the need ("task:mail.send", "python:3.12") to how many messages wait for it."""
 
 
 class SessionStats(msgspec.Struct, array_like=True, frozen=True):
@@ -189,6 +235,16 @@ class SessionStats(msgspec.Struct, array_like=True, frozen=True):
     attached_at: float
     leases: int
     waiting: int
+
+
+def part_id(pack: str, part: int) -> str:
+    """The id of one call of a pack."""
+    return f"{pack}.{part}"
+
+
+def result_id(message_id: str, first: int = 0, n: int = 0) -> str:
+    """What a result is sealed to: the message, and of a pack (n above 0) which calls it covers."""
+    return f"{message_id}.{first}+{n}" if n else message_id
 
 
 def public_id(session: str) -> str:

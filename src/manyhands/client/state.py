@@ -31,6 +31,7 @@ from manyhands.events import (
     Failed,
     Granted,
     Lease,
+    Progressed,
     Put,
     Recall,
     Recalled,
@@ -38,6 +39,7 @@ from manyhands.events import (
     Request,
     Settle,
     Settled,
+    Stop,
     TaskDone,
     Withdraw,
 )
@@ -403,7 +405,7 @@ class ClientState:
                 self._on_recall(reply, now)
             elif isinstance(reply, Closing):
                 self._on_closing(reply)
-            else:
+            elif not isinstance(reply, (Stop, Progressed)):  # those are for workers' parents and for who awaits calls
                 pending = self._pending.pop(reply.rid, None)
                 if pending is None:
                     continue

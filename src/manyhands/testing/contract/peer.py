@@ -104,6 +104,8 @@ class Peer:
         self.name = name
         self.recalls: list[events.Recall] = []
         self.closings: list[events.Closing] = []
+        self.stops: list[events.Stop] = []
+        self.progress: list[events.Progressed] = []
         self.unexpected: list[events.Reply] = []
         self._lock = threading.Lock()
         self._rid = 0
@@ -138,6 +140,10 @@ class Peer:
                 self.recalls.append(reply)
             elif isinstance(reply, events.Closing):
                 self.closings.append(reply)
+            elif isinstance(reply, events.Stop):
+                self.stops.append(reply)
+            elif isinstance(reply, events.Progressed):
+                self.progress.append(reply)
             else:
                 with self._lock:
                     pending = self._pending.pop(reply.rid, None)
