@@ -486,12 +486,20 @@ class QueueInfo(_Event, array_like=True, frozen=True, tag=69):
 
 
 class Outcome(_Event, array_like=True, frozen=True, tag=70):
-    """A result. value is None while there is none (the wait is over). id and queue are what the value is sealed to."""
+    """A result. value is None while there is none (the wait is over).
+
+    Asked for one call of a pack by its `part_id`: the value is sealed to `result_id(id, first, n)`.
+    """
 
     rid: int
     id: str
+    """The message that the value is sealed to: the one asked for, or the pack that it was a call of."""
     queue: str = ""
     value: bytes | None = None
+    first: int = 0
+    """Of a pack: the first call that the value covers."""
+    n: int = 0
+    """Of a pack: how many calls the value covers; 0 where the message is none."""
 
 
 class Pong(_Event, array_like=True, frozen=True, tag=71):

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import force_setattr, replace
 
 from manyhands.errors import ProtocolError
-from manyhands.events import Create, DeadLetters, Granted, Invoke, Outcome, Peeked, Put, Returned, Settle
+from manyhands.events import Collected, Create, DeadLetters, Granted, Invoke, Outcome, Peeked, Put, Report, Returned, Settle
 
 Place = tuple[int, int, int]
 """Event's index in its batch, item's index in that event's list (0 where there is no list), number of the body."""
@@ -35,6 +35,14 @@ def _outcome_holders(event: Outcome | Returned) -> list[_Holder]:
     return [(event, "value")]
 
 
+def _collected_holders(event: Collected) -> list[_Holder]:
+    return [(ended, "value") for ended in event.ended]
+
+
+def _report_holders(event: Report) -> list[_Holder]:
+    return [(event, "result")]
+
+
 def _create_holders(event: Create) -> list[_Holder]:
     return [(event.arguments, "body")] if event.arguments is not None else []
 
@@ -52,13 +60,15 @@ _HOLDERS: dict[type, Callable[[Any], list[_Holder]]] = {
     Granted: _granted_holders,
     Settle: _settle_holders,
     Outcome: _outcome_holders,
+    Collected: _collected_holders,
+    Report: _report_holders,
     Create: _create_holders,
     Invoke: _invoke_holders,
     Returned: _outcome_holders,
     Peeked: _put_holders,
     DeadLetters: _dead_holders,
 }
-_RARE = frozenset({Create, Invoke, Returned, Peeked, DeadLetters})
+_RARE = frozenset({Report, Create, Invoke, Returned, Peeked, DeadLetters})
 
 
 def any_over(events: Sequence[Any], limit: int) -> bool:
@@ -76,6 +86,10 @@ def any_over(events: Sequence[Any], limit: int) -> bool:
         elif kind is Granted:
             for delivery in event.deliveries:
                 if len(delivery.message.body) > limit:
+                    return True
+        elif kind is Collected:
+            for ended in event.ended:
+                if ended.value is not None and len(ended.value) > limit:
                     return True
         elif kind is Outcome:
             if event.value is not None and len(event.value) > limit:
@@ -133,6 +147,10 @@ def _without(event: Any, items: set[int]) -> Any:
             return replace(event, value=b"")
         case Put() | Peeked():
             return replace(event, messages=[replace(m, body=b"") if i in items else m for i, m in enumerate(event.messages)])
+        case Collected():
+            return replace(event, ended=[replace(e, value=b"") if i in items else e for i, e in enumerate(event.ended)])
+        case Report():
+            return replace(event, result=b"")
         case Create():
             return replace(event, arguments=replace(event.arguments, body=b"")) if event.arguments is not None else event
         case Invoke():
