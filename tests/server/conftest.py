@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from manyhands.auth import Keyring
+from manyhands.engines.base import Engine
 from manyhands.engines.memory import MemoryEngine
 from manyhands.engines.remote import RemoteEngine
 from manyhands.model import Limits
@@ -30,7 +31,7 @@ class Place:
         self._stack.callback(engine.close)
         return engine
 
-    def serve(self, engine: MemoryEngine | None = None, port: int = 0) -> SocketServer:
+    def serve(self, engine: Engine | None = None, port: int = 0) -> SocketServer:
         server = SocketServer(engine or self.engine(), port=port, keyring=KEYRING)
         self._stack.callback(server.stop)
         server.start()

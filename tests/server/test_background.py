@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
 from manyhands import events
 from manyhands.engines.base import Waiter
 from manyhands.engines.remote import RemotePort
+from manyhands.engines.sqlite import SqliteEngine
 from manyhands.model import Limits
 from manyhands.testing.contract.peer import PATIENCE_S, Peer, eventually, message
 
@@ -37,6 +39,20 @@ def test_a_large_body_is_written_to_its_end_though_nobody_waits(place: Place) ->
     for n in range(3):
         peer.start(peer.put_request("q", message(bytes(30_000_000), id=f"large {n}")))
     eventually(lambda: other.size("q").ready == 3, "all bytes arrive")
+
+
+def test_a_durable_server_takes_a_large_body_over_one_connection(
+    place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody leads a durable engine's loop, so it is uvloop's where there is one; it lends its memory for longer."""
+    engine = SqliteEngine(tmp_path / "store.db")
+    server = place.serve(engine)
+    peer = place.peer(server.url)
+    for n in range(8):
+        peer.put("q", message(bytes(5_000_000), id=f"large {n}"))
+    assert [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
+    server.stop()
+    engine.close()
 
 
 def test_a_waiting_thread_takes_over_from_the_background_thread(peer: Peer) -> None:

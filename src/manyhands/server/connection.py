@@ -74,6 +74,7 @@ class Connection(asyncio.BufferedProtocol):
         "_is_stuck",
         "_outbox",
         "_port",
+        "_reads_on",
         "_room",
         "_server",
         "_stall",
@@ -93,6 +94,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server = server
         self._wire = wire
         self._room = 0
+        self._reads_on = False
         self._transport: asyncio.Transport | None = None
         self._port: Port | None = None
         self._outbox: list[Reply | Attached] = []
@@ -111,6 +113,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        # uvloop still looks at the memory that it was given while it tells of it, and reads on by itself.
+        self._reads_on = _CAN_WRITE_THROUGH and type(transport).__module__.startswith("asyncio.")
         self._transport.set_write_buffer_limits(WRITE_HIGH_BYTES, WRITE_LOW_BYTES)
         sock = transport.get_extra_info("socket")
         self.fd = sock.fileno()
@@ -132,7 +136,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._port is None:
                 self._before_attached(events)
                 return
-            if n == self._room and n >= _LARGE_READ_BYTES and _CAN_WRITE_THROUGH:
+            if n == self._room and n >= _LARGE_READ_BYTES and self._reads_on:
                 events = self._read_on(events)
             if events:
                 self._port.send(cast(list[Any], events))

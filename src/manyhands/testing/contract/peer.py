@@ -74,7 +74,7 @@ class Pending:
         while not self._peer.port.wait(self.waiter, max(0.0, deadline - time.monotonic())) and time.monotonic() < deadline:
             pass  # a wait may end early
         if self.reply is None:
-            raise AssertionError(f"no answer within {within_s} s to {self.request!r}")
+            raise AssertionError(f"no answer within {within_s} s to {self.request!r:.200}")
         return self.reply
 
     def expect(self, kind: type[R], within_s: float = PATIENCE_S) -> R:
