@@ -13,6 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import sys
+from concurrent.futures import process
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, ClassVar
 
@@ -232,6 +233,10 @@ _FOREIGN: dict[str, type[Exception]] = {
     "shut_down": ShutDown,
     "too_many_task_done": ValueError,
 }
+
+
+RemoteTraceback: type[Exception] = process._RemoteTraceback
+"""The cause of an exception that was raised in another process: the standard library's, takes the traceback's text."""
 
 
 def _tree(kind: type[ManyhandsError]) -> dict[str, type[Exception]]:

@@ -29,14 +29,15 @@ _log = logging.getLogger(__name__)
 
 POLY1305_FROM_BYTES = 64 * 1024
 
-PICKLE, RAW_BYTES, PLAIN = 0, 1, 2
-"""Encodings: a pickle; the very bytes that were put; msgpack of plain data (tasks)."""
+PICKLE, RAW_BYTES, PLAIN, PICKLED_CALLS = 0, 1, 2, 3
+"""Encodings: a pickle; the very bytes that were put; msgpack of plain data (tasks); calls, or what they came to (calls/)."""
 
 _BLAKE2B, _POLY1305 = 0x11, 0x12  # format version 1 in the high half
 _KEY_ID_BYTES, _NONCE_BYTES, _TAG_BYTES = 4, 16, 16
 _SMALL_SEAL = 2 + _KEY_ID_BYTES + _TAG_BYTES
-_LARGE_SEAL = _SMALL_SEAL + _NONCE_BYTES
+LARGE_SEAL_BYTES = _SMALL_SEAL + _NONCE_BYTES
 
+Bytes = bytes | bytearray | memoryview
 Direction = Literal["message", "result"]
 _MESSAGE: Direction = "message"
 
@@ -139,7 +140,7 @@ class Codec:
         return b"\x12%c%b%b%b" % (encoding, self._key_id, nonce, tag)
 
     def verify(
-        self, queue: str, message_id: str, seal: bytes, body: bytes, kind: int = 0, direction: Direction = _MESSAGE
+        self, queue: str, message_id: str, seal: bytes, body: Bytes, kind: int = 0, direction: Direction = _MESSAGE
     ) -> int:
         """Check a body against its seal; returns its encoding.
 
@@ -159,7 +160,7 @@ class Codec:
                 tag = self._blake2b(queue, message_id, encoding, body, kind, direction, key_id)
                 if hmac.compare_digest(tag, seal[6:]):
                     return encoding
-        elif size == _LARGE_SEAL and seal[0] == _POLY1305:
+        elif size == LARGE_SEAL_BYTES and seal[0] == _POLY1305:
             key_id = seal[2:6]
             if key_id in self._keys:
                 encoding = seal[1]
@@ -193,9 +194,27 @@ class Codec:
         Raises:
             SealBroken, UndecodableBody: as `open_message`.
         """
-        size = _LARGE_SEAL if data[:1] == b"\x12" else _SMALL_SEAL
-        seal, body = data[:size], data[size:]
-        return decode(self.verify(queue, message_id, seal, body, kind, "result"), body)
+        encoding, start = self.verify_result(queue, message_id, data, kind)
+        return decode(encoding, data[start:])
+
+    def sealed(self, queue: str, message_id: str, encoding: int, parts: Sequence[Bytes], kind: int) -> bytes:
+        """A result that is still in parts, as `make_result` gives one: put together in a single copy."""
+        size = sum(map(len, parts))
+        if size < POLY1305_FROM_BYTES:
+            body = b"".join(parts)
+            return self.seal(queue, message_id, encoding, body, kind, "result") + body
+        nonce = self._random_bytes(_NONCE_BYTES)
+        key = self._poly1305_key(queue, message_id, encoding, kind, "result", self._key_id, nonce)
+        return b"".join((b"\x12%c%b%b%b" % (encoding, self._key_id, nonce, _poly1305(key, *parts)), *parts))
+
+    def verify_result(self, queue: str, message_id: str, data: bytes, kind: int = 0) -> tuple[int, int]:
+        """Check a stored result against the seal before it; returns its encoding and where its body begins.
+
+        Raises:
+            SealBroken: as `verify`.
+        """
+        size = LARGE_SEAL_BYTES if data[:1] == b"\x12" else _SMALL_SEAL
+        return self.verify(queue, message_id, data[:size], memoryview(data)[size:], kind, "result"), size
 
     def put_id(self, cause: str, queue: str, body: bytes) -> str:
         """The id of a message that is put under the lease of message `cause`: the same again when the task runs again.
@@ -216,7 +235,7 @@ class Codec:
     # -- the two algorithms ----------------------------------------------------------------------------------------
 
     def _blake2b(
-        self, queue: str, message_id: str, encoding: int, body: bytes, kind: int, direction: Direction, key_id: bytes
+        self, queue: str, message_id: str, encoding: int, body: Bytes, kind: int, direction: Direction, key_id: bytes
     ) -> bytes:
         return _tag(self._signer(queue, kind, direction, encoding, key_id), message_id, body)
 
@@ -243,17 +262,22 @@ class Codec:
         queue: str,
         message_id: str,
         encoding: int,
-        body: bytes,
+        body: Bytes,
         kind: int,
         direction: Direction,
         key_id: bytes,
         nonce: bytes,
     ) -> bytes:
+        return _poly1305(self._poly1305_key(queue, message_id, encoding, kind, direction, key_id, nonce), body)
+
+    def _poly1305_key(
+        self, queue: str, message_id: str, encoding: int, kind: int, direction: Direction, key_id: bytes, nonce: bytes
+    ) -> bytes:
         context = b"poly1305" + nonce + _context(queue, kind, direction, encoding, key_id) + _length_first(message_id)
-        return _poly1305(blake2b(context, digest_size=32, key=self._keys[key_id]).digest(), body)
+        return blake2b(context, digest_size=32, key=self._keys[key_id]).digest()
 
     def _why_broken(self, queue: str, message_id: str, seal: bytes) -> str:
-        known = len(seal) in (_SMALL_SEAL, _LARGE_SEAL) and seal[2:6] in self._keys
+        known = len(seal) in (_SMALL_SEAL, LARGE_SEAL_BYTES) and seal[2:6] in self._keys
         reason = (
             "its signature does not fit: it was changed, or made for another queue or message"
             if known
@@ -280,10 +304,10 @@ def check_size(body: bytes, limit_bytes: int = MAX_BODY_BYTES) -> None:
         )
 
 
-def _tag(signer: Any, message_id: str, body: bytes) -> bytes:
+def _tag(signer: Any, message_id: str, body: Bytes) -> bytes:
     signer = signer.copy()
     id_bytes = message_id.encode()
-    signer.update(b"%d:%b%b" % (len(id_bytes), id_bytes, body))
+    signer.update(b"%d:%b%b" % (len(id_bytes), id_bytes, body))  # type: ignore[str-format]
     tag: bytes = signer.digest()
     return tag
 
@@ -403,10 +427,13 @@ def pickle_reply(value: tuple[str, Any], reduce: Callable[[Any], Any] | None = N
     return file.getvalue()
 
 
-def _poly1305(one_time_key: bytes, body: bytes) -> bytes:
+def _poly1305(one_time_key: bytes, *parts: Bytes) -> bytes:
     from cryptography.hazmat.primitives.poly1305 import Poly1305  # 20 ms to import, needed for large bodies only
 
-    return Poly1305.generate_tag(one_time_key, body)
+    signer = Poly1305(one_time_key)
+    for part in parts:
+        signer.update(part)
+    return signer.finalize()
 
 
 def _length_first(text: str) -> bytes:
