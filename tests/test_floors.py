@@ -48,6 +48,7 @@ IMPURE = frozenset(
 IMPURE_ALLOWED = {
     "clock": {"time"},  # the one place that reads the machine's clocks
     "errors": {"concurrent"},  # BrokenProcessPool, which WorkerCrashed is
+    "tasks": {"datetime"},  # the types, which are plain data; not the clock
 }
 UNPICKLERS = frozenset({"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve"})
 UNPICKLES = "codec"

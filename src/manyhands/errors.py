@@ -78,6 +78,12 @@ class UnknownTask(UsageError):
     code = "unknown_task"
 
 
+class WrongArguments(UsageError, TypeError):
+    """A task was called with arguments that do not fit its parameters or their type hints; nothing was run."""
+
+    code = "wrong_arguments"
+
+
 class UnknownId(UsageError, KeyError):
     """Nothing with that id exists here (any more)."""
 
@@ -209,6 +215,26 @@ class TaskCancelled(TaskError):
     """It was cancelled."""
 
     code = "task_cancelled"
+
+
+class TryAgain(TaskError):
+    """Raised by a task: this attempt did not work out, try again, in delay_s seconds or after the task's usual backoff.
+
+    It counts as an attempt; the last one's ends the task.
+    """
+
+    code = "try_again"
+    retryable = True
+
+    def __init__(self, text: str = "", *, delay_s: float | None = None, **facts: Any) -> None:
+        super().__init__(text, delay_s=delay_s, **facts)
+        self.delay_s = delay_s
+
+
+class GiveUp(TaskError):
+    """Raised by a task: no attempt will ever work, so there is no other; the text says why."""
+
+    code = "give_up"
 
 
 class WorkerCrashed(TaskError, BrokenProcessPool):
