@@ -19,6 +19,8 @@ from manyhands.tasks.policy import describe
 if TYPE_CHECKING:
     from manyhands.tasks.task import Task
 
+_TRACE_CHARS = 131_072
+
 EXACT, HINTED, RAISED = 0, 1, 2
 """What an outcome holds: a value that needs no hint, one that the task's return hint rebuilds, or an error."""
 
@@ -150,14 +152,14 @@ def _traceback(error: BaseException) -> str:
         text = "".join(traceback.format_exception(error))
     except Exception:  # an error whose own parts cannot be shown
         text = describe(error)
-    return text.encode("utf-8", "backslashreplace").decode()
+    return text[-_TRACE_CHARS:].encode("utf-8", "backslashreplace").decode()
 
 
 def _rebuild(raised: Raised) -> BaseException:
     error = _of_ours(raised) or _of_theirs(raised)
     if error is None:
-        name = raised.type.partition(":")[2] or raised.type
-        error = TaskFailed(f"{name}: {raised.text}", type=raised.type, message=raised.text, traceback=raised.traceback)
+        name = raised.type.removeprefix("builtins:").replace(":", ".")
+        error = TaskFailed(f"{name}: {raised.text}", error_type=name, error_text=raised.text, traceback=raised.traceback)
     error.__cause__ = RemoteTraceback(f'\n"""\n{raised.traceback}"""')
     return error
 
