@@ -342,7 +342,7 @@ def test_a_client_in_the_engines_own_process_keeps_its_message_however_long_it_i
 def test_a_client_behind_a_socket_cannot_say_that_it_lives_here(
     remote_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("manyhands.wire.client.Attach", lambda *what: Attach(*what, is_here=True))
+    monkeypatch.setattr("manyhands.wire.client.Attach", lambda *what, parent="": Attach(*what, is_here=True, parent=parent))
     remote_place.client().queue("q").put(1)
     assert [each.is_here for each in remote_place.engine._core._state.sessions.values()] == [False]
 

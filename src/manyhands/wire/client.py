@@ -93,6 +93,7 @@ class ClientWire:
         session: at least 96 random bits as text; whoever knows it is this session.
         attach_name: who is here, for people.
         held: the lease tokens of a session that was attached before, by another wire; None for a new session.
+        parent: the session of the worker process that looks after this one (events.Attach).
     """
 
     def __init__(
@@ -105,12 +106,14 @@ class ClientWire:
         heartbeat_s: float = HEARTBEAT_S,
         max_body_bytes: int = MAX_BODY_BYTES,
         held: Sequence[int] | None = None,
+        parent: str = "",
     ) -> None:
         self.attached: Attached | None = None
         """The engine's newest answer to Attach; None before the first."""
         self._keyring = keyring
         self._session = session
         self._name = attach_name
+        self._parent = parent
         self._where = where
         self._heartbeat_s = heartbeat_s
         self._max_body_bytes = max_body_bytes
@@ -466,7 +469,7 @@ class ClientWire:
             )
         self._state = _State.ATTACHING
         held = sorted(self._held) if self._is_known else None
-        self._outbox = self._encoder.encode([Attach(self._session, self._name, held)])
+        self._outbox = self._encoder.encode([Attach(self._session, self._name, held, parent=self._parent)])
 
     # -- time
 
