@@ -237,6 +237,16 @@ class SessionStats(msgspec.Struct, array_like=True, frozen=True):
     waiting: int
 
 
+def halves(queue: str) -> tuple[str, str]:
+    """The engine's queues behind a queue's name: of its items, and of its calls and tasks."""
+    return queue, queue + CALLS
+
+
+def name_of(queue: str) -> str:
+    """The queue's name, of either of its halves."""
+    return queue.removesuffix(CALLS)
+
+
 def part_id(pack: str, part: int) -> str:
     """The id of one call of a pack."""
     return f"{pack}.{part}"

@@ -23,7 +23,7 @@ def test_queue_list_shows_every_queue_with_its_numbers(server: mh.Server, comman
     shown = command("queue", "list", "--json").json
     assert [(q["name"], q["ready"], q["leased"], q["delayed"], q["maxsize"]) for q in shown] == [("tasks", 2, 1, 1, 50)]
     text = command("queue", "list").out
-    assert text.splitlines()[1].split() == ["tasks", "2", "1", "1", "0", "50"]
+    assert text.splitlines()[1].split() == ["tasks", "items", "2", "1", "1", "0", "50"]
 
 
 def test_queue_list_of_a_new_server_says_why_it_is_empty(command: Command) -> None:

@@ -9,7 +9,7 @@ from manyhands.address import STORE_SCHEMES, scheme_of
 from manyhands.client import Client
 from manyhands.client.connecting import connect
 from manyhands.errors import UnknownId, UsageError
-from manyhands.model import QueueStats
+from manyhands.model import QueueStats, halves, name_of
 from manyhands.settings import find_url
 
 CONNECT_S = 3.0
@@ -33,14 +33,17 @@ def connected(url: str | None, authkey: bytes | None) -> Iterator[Client]:
         yield client
 
 
-def require_queue(client: Client, name: str) -> QueueStats:
-    """The numbers of a queue that must be there: looking must not make one.
+def require_queue(client: Client, name: str) -> list[QueueStats]:
+    """The numbers of a queue that must be there, of its items and of its calls, as far as there are any: looking must not
+    make one.
 
     Raises:
         UnknownId: there is no such queue; the sentence says which there are.
     """
     queues = {each.name: each for each in client.stats().queues}
-    if name not in queues:
-        there = f"there are: {', '.join(sorted(queues))}" if queues else "there are none yet"
+    found = [queues[half] for half in halves(name) if half in queues]
+    if not found:
+        names = sorted({name_of(each) for each in queues})
+        there = f"there are: {', '.join(names)}" if names else "there are none yet"
         raise UnknownId(f"There is no queue {name!r} here; {there}.")
-    return queues[name]
+    return found

@@ -9,11 +9,12 @@ import typer
 from manyhands.cli.asking import connected, require_queue
 from manyhands.cli.options import AuthkeyOption, JsonOption, UrlOption, YesOption, confirm, read_key
 from manyhands.cli.output import ago, console, duration, preview, print_json, size, table, visible
-from manyhands.cli.queues import message_document
+from manyhands.cli.queues import content, kind, message_document
 from manyhands.client import Client
 from manyhands.errors import UnknownId, UsageError
 from manyhands.events import DeadList
-from manyhands.model import DeadLetter
+from manyhands.model import DeadLetter, halves
+from manyhands.tasks import shown
 
 app = typer.Typer(help="Dead letters: list, show, retry, drop.", no_args_is_help=True, rich_markup_mode=None)
 QueueArgument = Annotated[str, typer.Argument(help="The queue that they died in.", metavar="QUEUE")]
@@ -44,8 +45,12 @@ def list_letters(
     if not letters:
         console().print("No dead letters.")
         return
-    rows = [(d.message.id, d.queue, ago(d.died_at), len(d.history), size(len(d.message.body)), d.reason) for d in letters]
-    console().print(table(("id", "queue", "died", "tries", "size", "reason"), rows, numbers=frozenset({"tries", "size"})))
+    rows = [
+        (d.message.id, d.queue, kind(d.message), ago(d.died_at), len(d.history), content(d.message), d.reason)
+        for d in letters
+    ]
+    columns = ("id", "queue", "kind", "died", "tries", "content", "reason")
+    console().print(table(columns, rows, numbers=frozenset({"tries"})))
 
 
 @app.command()
@@ -73,16 +78,25 @@ def show(
         ("died", ago(letter.died_at)),
         ("reason", letter.reason),
         ("size", size(len(message.body))),
-        ("body", preview(message.body)),
     ]
+    call = shown(message)
+    if call is None:
+        facts.append(("body", preview(message.body)))
+    else:
+        facts += [
+            (kind(message), call.name),
+            *((f"  {name}", repr(value)) for name, value in (call.arguments or {}).items()),
+        ]
+        facts += [("tags", ", ".join(call.tags))] if call.tags else []
+        facts += [("submitted", ago(call.submitted_at))] if call.submitted_at else []
     for name, value in facts:
-        out.print(f"{name:8}{visible(value)}", markup=False)
+        out.print(f"{name:9} {visible(value)}", markup=False)
     rows = [
         (a.attempt, a.consumer, ago(a.leased_at), duration(a.ended_at - a.leased_at), a.outcome, a.reason)
         for a in letter.history
     ]
     out.print()
-    out.print(table(("try", "consumer", "handed out", "held", "ended", "reason"), rows, numbers=frozenset({"try", "held"})))
+    out.print(table(("try", "worker", "handed out", "held", "ended", "reason"), rows, numbers=frozenset({"try", "held"})))
 
 
 @app.command()
@@ -158,8 +172,10 @@ def require_letters(client: Client, queue: str, ids: list[str]) -> None:
     require_queue(client, queue)
     if not ids:
         return
-    found: list[DeadLetter] = client.ask(DeadList, queue, ids, len(ids)).letters
-    missing = sorted(set(ids) - {letter.message.id for letter in found})
+    found: set[str] = set()
+    for half in halves(queue):
+        found |= {letter.message.id for letter in client.ask(DeadList, half, ids, len(ids)).letters}
+    missing = sorted(set(ids) - found)
     if missing:
         raise UnknownId(f"No dead letter of queue {queue!r} has the id {missing[0]!r}; see 'manyhands dead list {queue}'.")
 

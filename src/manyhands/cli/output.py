@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +30,18 @@ def print_json(document: Any) -> None:
     """One line of JSON on standard output."""
     sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
     sys.stdout.flush()
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can say it: dates and sets as texts and lists, what it has no word for as Python writes it."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(value))
+    except (TypeError, ValueError, OverflowError):
+        return {key: plain(each) for key, each in value.items()} if _has_texts_as_keys(value) else repr(value)
+
+
+def _has_texts_as_keys(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: frozenset[str] = frozenset()) -> Table:

@@ -9,9 +9,10 @@ import typer
 
 from manyhands.cli.asking import connected, require_queue
 from manyhands.cli.options import AuthkeyOption, JsonOption, UrlOption, YesOption, confirm, read_key
-from manyhands.cli.output import console, duration, preview, print_json, size, table
+from manyhands.cli.output import console, duration, plain, preview, print_json, size, table
 from manyhands.events import Peek, Purge
-from manyhands.model import Kind, Message, QueueStats
+from manyhands.model import CALLS, Kind, Message, QueueStats, name_of
+from manyhands.tasks import shown
 
 app = typer.Typer(help="List queues, look into one, empty one.", no_args_is_help=True, rich_markup_mode=None)
 QueueArgument = Annotated[str, typer.Argument(help="The queue's name.", metavar="QUEUE")]
@@ -34,8 +35,8 @@ def list_queues(url: UrlOption = None, authkey: AuthkeyOption = None, as_json: J
     if not found:
         console().print("No queues yet; one appears with its first put or get.")
         return
-    rows = [(q.name, q.ready, q.leased, q.delayed, q.dead, q.maxsize or "-", state(q)) for q in found]
-    columns = ("queue", "ready", "leased", "delayed", "dead", "bound", "state")
+    rows = [(name_of(q.name), holds(q), q.ready, q.leased, q.delayed, q.dead, q.maxsize or "-", state(q)) for q in found]
+    columns = ("queue", "of", "ready", "leased", "delayed", "dead", "bound", "state")
     console().print(table(columns, rows, numbers=NUMBERS))
 
 
@@ -47,14 +48,16 @@ def peek(
     authkey: AuthkeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at what waits, soonest first, without taking it. Bodies are shown as bytes, never decoded.
+    """Look at what waits, soonest first, without taking it. Items are shown as bytes, never decoded; of a task its name and
+    arguments are, which are plain data.
 
     \b
     Example: manyhands queue peek tasks --limit 5
     """
     with connected(url, read_key(authkey)) as client:
-        require_queue(client, queue)
-        messages: list[Message] = client.ask(Peek, queue, limit).messages
+        messages: list[Message] = []
+        for half in require_queue(client, queue):
+            messages += client.ask(Peek, half.name, limit - len(messages)).messages if len(messages) < limit else []
     if as_json:
         print_json([message_document(each) for each in messages])
         return
@@ -65,7 +68,7 @@ def peek(
     rows = []
     for each in messages:
         due = f"in {duration(each.due_at - now)}" if each.due_at > now else "now"
-        rows.append((each.id, kind(each), each.priority, due, size(len(each.body)), preview(each.body)))
+        rows.append((each.id, kind(each), each.priority, due, size(len(each.body)), content(each)))
     console().print(table(("id", "kind", "priority", "due", "size", "body"), rows, numbers=NUMBERS))
 
 
@@ -83,9 +86,10 @@ def purge(
     Example: manyhands queue purge tasks --yes
     """
     with connected(url, read_key(authkey)) as client:
-        stats = require_queue(client, queue)
-        confirm(f"Drop {stats.ready + stats.delayed} messages of queue {queue!r} for ever?", yes=yes)
-        dropped: int = client.ask(Purge, queue).n
+        found = require_queue(client, queue)
+        n = sum(each.ready + each.delayed for each in found)
+        confirm(f"Drop {n} messages of queue {queue!r} for ever?", yes=yes)
+        dropped = sum(client.ask(Purge, each.name).n for each in found)
     if as_json:
         print_json({"queue": queue, "dropped": dropped})
     else:
@@ -94,11 +98,14 @@ def purge(
 
 def as_document(stats: QueueStats) -> dict[str, object]:
     """One queue's numbers by name."""
-    return {field: getattr(stats, field) for field in stats.__struct_fields__}
+    document = {field: getattr(stats, field) for field in stats.__struct_fields__}
+    return {"name": name_of(stats.name), "of": holds(stats), **{key: document[key] for key in document if key != "name"}}
 
 
 def message_document(message: Message) -> dict[str, object]:
-    """One message as data; its body by size and first bytes only."""
+    """One message as data; its body by size and first bytes, and of a call or task what it would run."""
+    call = shown(message)
+    what = {} if call is None else {"call": call.name, "arguments": plain(call.arguments), "tags": call.tags}
     return {
         "id": message.id,
         "kind": kind(message),
@@ -107,7 +114,19 @@ def message_document(message: Message) -> dict[str, object]:
         "max_deliveries": message.max_deliveries,
         "size_bytes": len(message.body),
         "preview": preview(message.body),
+        **what,
     }
+
+
+def content(message: Message) -> str:
+    """What a message holds, in a line: the call that it is, or the first bytes of its body."""
+    call = shown(message)
+    return preview(message.body) if call is None else str(call)
+
+
+def holds(stats: QueueStats) -> str:
+    """Which of a queue's halves these numbers are of."""
+    return "calls" if stats.name.endswith(CALLS) else "items"
 
 
 def kind(message: Message) -> str:

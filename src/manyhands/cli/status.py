@@ -16,10 +16,10 @@ from rich.text import Text
 from manyhands.cli.asking import connected
 from manyhands.cli.options import AuthkeyOption, JsonOption, UrlOption, read_key
 from manyhands.cli.output import ago, console, duration, print_json, table
-from manyhands.cli.queues import as_document, state
+from manyhands.cli.queues import as_document, holds, state
 from manyhands.client import Client
 from manyhands.events import StatsReply
-from manyhands.model import QueueStats, SessionStats, public_id
+from manyhands.model import QueueStats, SessionStats, name_of, public_id
 
 NUMBERS = frozenset({"ready", "leased", "delayed", "dead", "waiting", "in/s", "done/s", "leases"})
 
@@ -109,10 +109,11 @@ class Sample:
         parts: list[RenderableType] = [Text(head)]
         parts += [Text(f"warning: {each}\n", style="yellow") for each in self._warned]
         if self._stats.queues:
-            columns = ("queue", "ready", "leased", "delayed", "dead", "waiting", "in/s", "done/s", "state")
+            columns = ("queue", "of", "ready", "leased", "delayed", "dead", "waiting", "in/s", "done/s", "state")
             parts.append(table(columns, [self._row(each) for each in self._stats.queues], numbers=NUMBERS))
         else:
             parts.append(Text("No queues yet; one appears with its first put or get."))
+        parts += [Text(line, style="yellow") for each in self._stats.queues for line in parked(each)]
         parts.append(Text(""))
         others = self._others()
         if others:
@@ -131,7 +132,33 @@ class Sample:
         put_rate, done_rate = self._rates.get(each.name, (0.0, 0.0))
         leased = f"{each.leased} ({each.unbegun} unbegun)" if each.unbegun else each.leased
         rates = (f"{put_rate:.1f}", f"{done_rate:.1f}")
-        return each.name, each.ready, leased, each.delayed, each.dead, each.waiting, *rates, state(each)
+        return (
+            name_of(each.name),
+            holds(each),
+            each.ready,
+            leased,
+            each.delayed,
+            each.dead,
+            each.waiting,
+            *rates,
+            state(each),
+        )
+
+
+def parked(stats: QueueStats) -> list[str]:
+    """What no worker could run so far, and which worker could."""
+    return [_parked(name_of(stats.name), need, n) for need, n in sorted(stats.parked.items()) if n]
+
+
+def _parked(queue: str, need: str, n: int) -> str:
+    kind, _, name = need.partition(":")
+    what = f"{n} message{'s' if n != 1 else ''} of queue {queue!r} wait{'s' if n == 1 else ''} for a worker"
+    if kind == "task":
+        module = name.partition(":")[0]
+        return f"{what} that knows the task {name}: manyhands worker --queues {queue} --import {module}"
+    if kind == "python":
+        return f"{what} on Python {name}, whose code they carry"
+    return f"{what} that has {need}"
 
 
 def _rates(before: QueueStats | None, after: QueueStats, passed_s: float) -> tuple[float, float]:
