@@ -62,7 +62,7 @@ def a_file_cut_off_in_its_header(path: Path) -> None:
 
 def a_newer_format(path: Path) -> None:
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version=2")
+    connection.execute("PRAGMA user_version=3")
     connection.close()
 
 
@@ -94,7 +94,7 @@ def a_log_beside_an_empty_file(path: Path) -> None:
         (a_text_file, EngineCorrupt, "another kind of file"),
         (a_torn_header, EngineCorrupt, "damaged"),
         (a_file_cut_off_in_its_header, EngineCorrupt, "damaged"),
-        (a_newer_format, UsageError, "format 2"),
+        (a_newer_format, UsageError, "format 3"),
         (a_page_of_zeros, EngineCorrupt, "damaged"),
         (a_file_cut_in_half, EngineCorrupt, "damaged"),
         (a_log_without_its_file, EngineCorrupt, "write-ahead log"),

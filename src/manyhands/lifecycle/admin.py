@@ -30,10 +30,11 @@ from manyhands.events import (
 from manyhands.lifecycle.changes import Removed, Stored
 from manyhands.lifecycle.finishing import drop, forget
 from manyhands.lifecycle.placing import enqueue
-from manyhands.lifecycle.queue import GONE, Entry, Queue
+from manyhands.lifecycle.queue import GONE, Entry, Queue, calls_in
 from manyhands.lifecycle.refusal import Refused
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
+from manyhands.lifecycle.streams import know
 from manyhands.lifecycle.waiting import WaitingLease
 from manyhands.model import DeadLetter, SessionStats, public_id
 
@@ -43,7 +44,7 @@ def shut_down(state: State, session: Session, request: ShutDown, now: Now) -> No
     queue = state.queue(request.queue)
     queue.is_shut_down = True
     if request.immediate:
-        drop(state, queue, queue.clear(), "dropped: its queue was shut down")
+        drop(state, queue, queue.clear(), "dropped: its queue was shut down", now)
     state.wake(queue)
     if request.rid:
         state.reply(session, Done(request.rid))
@@ -104,7 +105,7 @@ def purge(state: State, session: Session, request: Purge, now: Now) -> None:
     """Drop everything ready or delayed."""
     queue = state.queue(request.queue)
     dropped = queue.clear()
-    drop(state, queue, dropped, "purged")
+    drop(state, queue, dropped, "purged", now)
     state.reply(session, Count(request.rid, len(dropped)))
 
 
@@ -134,8 +135,8 @@ def dead_retry(state: State, session: Session, request: DeadRetry, now: Now) -> 
         fresh = Entry(state.numbers.take(), queue.name, message)
         state.note(Stored(fresh.n, queue.name, message))
         if message.kind:
-            state.calls[message.id] = queue.name
-        queue.unfinished += 1
+            know(state, queue, message, fresh)
+        queue.unfinished += calls_in(message)
         enqueue(state, queue, fresh, now, message.due_at)
     state.count(queue)
     state.wake(queue)

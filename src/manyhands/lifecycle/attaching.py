@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from manyhands._text import NAME_CHARS, REASON_CHARS, readable
 from manyhands.clock import Now
 from manyhands.events import Attach, Done, Goodbye, Ping, Pong, ReportDead, Withdraw
-from manyhands.lifecycle import leases, puts, recalls, results, settling
+from manyhands.lifecycle import cancelling, leases, parents, puts, recalls, results, settling, streams
 from manyhands.lifecycle.changes import SessionSeen
-from manyhands.lifecycle.placing import give_back
+from manyhands.lifecycle.packs import give_back
 from manyhands.lifecycle.refusal import Refused
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.silence import lose_leases, return_leases, watch, watch_away
 from manyhands.lifecycle.state import State
-from manyhands.lifecycle.waiting import Waiting, WaitingJoin, WaitingLease, WaitingPut, WaitingResult
+from manyhands.lifecycle.waiting import Waiting, WaitingCollect, WaitingJoin, WaitingLease, WaitingPut, WaitingResult
 
 
 def attach(state: State, request: Attach, now: Now) -> tuple[bool, list[int]]:
@@ -30,6 +30,7 @@ def attach(state: State, request: Attach, now: Now) -> tuple[bool, list[int]]:
     session.name = name or session.name
     session.is_connected = True
     session.is_here = request.is_here
+    session.parent = parents.check_parent(request.session, request.parent)
     session.attached_at = now.wall
     session.last_heard = now.mono
     state.note(SessionSeen(session.id, session.name, 0.0))
@@ -63,6 +64,7 @@ def detach(state: State, session: Session, now: Now, *, is_dead: bool, reason: s
         lose_leases(state, session, now, reason)
     else:
         watch_away(state, session, now, state.limits.resume_s)
+    cancelling.watch_streams(state, session, now)
     watch_ended(state, session, now.wall)
 
 
@@ -76,6 +78,9 @@ def _forget(state: State, session: Session, now: Now) -> None:
     is_over = session.ended_at + state.limits.watermark_kept_s <= now.wall
     if is_over and not session.is_connected and not session.leases and state.sessions.get(session.id) is session:
         del state.sessions[session.id]
+        for name in list(session.streams):
+            if (stream := state.streams.get(name)) is not None:
+                streams.drop_ended(state, stream)
 
 
 def goodbye(state: State, session: Session, request: Goodbye, now: Now) -> None:
@@ -84,6 +89,10 @@ def goodbye(state: State, session: Session, request: Goodbye, now: Now) -> None:
     return_leases(state, session, now)
     session.is_connected = False
     del state.sessions[session.id]
+    for name in list(session.streams):
+        if (stream := state.streams.get(name)) is not None:
+            streams.drop_ended(state, stream)
+    cancelling.watch_streams(state, session, now)
     _answer_nothing(state, session)
     state.note(SessionSeen(session.id, session.name, now.wall))
 
@@ -95,6 +104,8 @@ def report_dead(state: State, session: Session, request: ReportDead, now: Now) -
         raise Refused("usage", "a session cannot report itself dead; say goodbye")
     if dead is not None:
         reason = readable(request.reason, REASON_CHARS) or "its parent reported it dead"
+        if request.token or request.is_idle:
+            parents.end_running(state, dead, request, reason, now)
         detach(state, dead, now, is_dead=True, reason=reason)
     if request.rid:
         state.reply(session, Done(request.rid))
@@ -117,6 +128,8 @@ def withdraw(state: State, session: Session, request: Withdraw, now: Now) -> Non
         settling.answer_join(state, waiting)
     elif isinstance(waiting, WaitingResult):
         results.end_waiting(state, waiting)
+    elif isinstance(waiting, WaitingCollect):
+        streams.answer(state, waiting)
 
 
 def _answer_nothing(state: State, session: Session) -> None:
@@ -139,3 +152,5 @@ def _withdraw_all(state: State, session: Session) -> None:
             settling.withdraw_join(state, waiting)
         elif isinstance(waiting, WaitingResult):
             results.withdraw_waiting(state, waiting)
+        elif isinstance(waiting, WaitingCollect):
+            streams.withdraw(state, waiting)

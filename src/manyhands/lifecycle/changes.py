@@ -33,13 +33,23 @@ class Leased(_Change, frozen=True, gc=False):
 
 
 class Freed(_Change, frozen=True, gc=False):
-    """A lease ended and the message goes back to the head (or waits until due_at)."""
+    """A lease ended and the message goes back to the head (or waits until due_at, or is parked)."""
 
     n: int
     deliveries: int
     is_suspect: bool
     due_at: float
     history: list[Attempt]
+    need: str = ""
+    """Parked until somebody offers this; "" is not parked."""
+
+
+class Cut(_Change, frozen=True, gc=False):
+    """Of a leased pack only the calls [first, end) are left to its lease."""
+
+    n: int
+    first: int
+    end: int
 
 
 class Removed(_Change, frozen=True, gc=False):
@@ -82,17 +92,38 @@ class SessionSeen(_Change, frozen=True, gc=False):
 
 
 class ResultKept(_Change, frozen=True, gc=False):
-    """A result, written in the step that acked its message. First write wins."""
+    """A result, written in the step that acked its message, or how else a call of a stream ended. First write wins."""
 
     id: str
+    """The message's; of a pack, the pack's."""
     queue: str
-    value: bytes
+    value: bytes | None
+    """None: there is none, the code says why. Only a stream keeps that."""
     until: float
     """UTC seconds to keep it to; 0 is until it was received."""
+    number: int = 0
+    """Above 0 for what a stream awaits and for calls of packs: its key, growing, never used twice in a store."""
+    stream: str = ""
+    """Who awaits it; "" nobody (any more)."""
+    first: int = 0
+    n: int = 0
+    """Of a pack: how many calls from `first` on it covers; 0 where the message is none."""
+    code: str = ""
+    text: str = ""
 
 
 class ResultDropped(_Change, frozen=True, gc=False):
+    """Its time is over, or it was received."""
+
     id: str
+    number: int = 0
+
+
+class Acked(_Change, frozen=True, gc=False):
+    """A stream has received everything up to a number: what need not be kept by id goes."""
+
+    stream: str
+    number: int
 
 
 class Remembered(_Change, frozen=True, gc=False):
@@ -135,6 +166,8 @@ Change = (
     | SessionSeen
     | ResultKept
     | ResultDropped
+    | Acked
+    | Cut
     | Remembered
     | Forgotten
     | QueueSet
@@ -162,6 +195,11 @@ class StoredMessage(msgspec.Struct, frozen=True):
     died_at: float = 0.0
     """Above 0: a dead letter."""
     reason: str = ""
+    need: str = ""
+    """Parked until somebody offers this."""
+    first: int = 0
+    end: int = 0
+    """Above 0: of a leased pack, the calls [first, end) that are left to its lease."""
 
 
 class Snapshot(msgspec.Struct):

@@ -20,7 +20,20 @@ from typing import Any
 from manyhands import events
 from manyhands.clock import Now
 from manyhands.events import Attach, Failed, Request
-from manyhands.lifecycle import admin, attaching, leases, nearby, puts, results, settling
+from manyhands.lifecycle import (
+    admin,
+    attaching,
+    cancelling,
+    leases,
+    nearby,
+    packs,
+    parents,
+    parking,
+    puts,
+    results,
+    settling,
+    streams,
+)
 from manyhands.lifecycle.changes import Snapshot
 from manyhands.lifecycle.loading import load
 from manyhands.lifecycle.refusal import Refused
@@ -48,6 +61,13 @@ _HANDLERS: dict[type, Callable[[State, Any, Any, Now], None]] = {
     events.Goodbye: attaching.goodbye,
     events.ReportDead: attaching.report_dead,
     events.Withdraw: attaching.withdraw,
+    events.Collect: streams.collect,
+    events.Report: packs.report,
+    events.Cancel: cancelling.cancel,
+    events.Vouch: parents.vouch,
+    events.Reclaim: parents.reclaim,
+    events.Offer: parking.offer,
+    events.Progress: parents.progress,
     events.Create: admin.create,
     events.Drop: admin.nothing,
     events.Invoke: admin.invoke,
@@ -118,7 +138,7 @@ class Core:
             except Exception as error:
                 _log.debug("a request with wrong values was refused", exc_info=True)
                 self._refuse(session, request, "usage", f"{type(request).__name__} has wrong values: {error!r:.200}")
-        if state.dirty:
+        if state.dirty or state.collected:
             self._serve(now)
 
     def put_nearby(self, session: str, queue: str, message: Message, cause: int) -> bool:
@@ -185,3 +205,7 @@ class Core:
             if queue.joining and not queue.unfinished:
                 for waiting in queue.joining:
                     settling.answer_join(state, waiting)
+        if state.collected:
+            collected, state.collected = state.collected, {}
+            for stream in collected:
+                streams.serve(state, stream, now)

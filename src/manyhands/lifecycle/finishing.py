@@ -6,14 +6,18 @@ from collections.abc import Sequence
 
 from manyhands.clock import Now
 from manyhands.lifecycle.changes import Buried, Forgotten, Remembered, Removed
-from manyhands.lifecycle.queue import DEAD, GONE, LEASED, Entry, Queue
-from manyhands.lifecycle.results import refuse_waiting_results, store_result
+from manyhands.lifecycle.queue import DEAD, GONE, LEASED, Entry, Queue, calls_in
+from manyhands.lifecycle.results import end_without, store_result
 from manyhands.lifecycle.state import State
-from manyhands.model import Message
+from manyhands.lifecycle.streams import unknow
+from manyhands.model import Attempt, Message
 
 
 def finish(state: State, queue: Queue, entry: Entry, result: bytes | None, now: Now) -> None:
-    """An acked entry is gone, its result (if any) kept in the same step. The caller has taken it out of its lease."""
+    """An acked entry is gone, its result (if any) kept in the same step. The caller has taken it out of its lease.
+
+    Not for packs, see packs.py.
+    """
     message, options = entry.message, entry.message.options
     entry.place = GONE
     queue.done_total += 1
@@ -23,32 +27,62 @@ def finish(state: State, queue: Queue, entry: Entry, result: bytes | None, now: 
     if options is not None and options.dedupe:
         remember(state, message, now)
     if message.kind:
-        state.calls.pop(message.id, None)
+        unknow(state, queue.name, message)
     if result is not None:
         store_result(state, queue.name, message, result, now)
     elif message.kind:
-        refuse_waiting_results(state, message.id, "unknown_id", f"message {message.id} was finished without a result")
+        text = f"message {message.id} was finished without a result"
+        end_without(state, queue.name, message, "unknown_id", text, now)
 
 
-def bury(state: State, queue: Queue, entry: Entry, reason: str, now: Now) -> None:
-    """An entry becomes a dead letter, kept with its history."""
+def death_code(history: Sequence[Attempt]) -> str:
+    """What those who wait for a dead letter's result are told, as errors.from_code's."""
+    return "worker_crashed" if history and history[-1].outcome == "lost" else "task"
+
+
+def bury(
+    state: State,
+    queue: Queue,
+    entry: Entry,
+    reason: str,
+    now: Now,
+    result: bytes | None = None,
+    *,
+    is_heard: bool = False,
+) -> None:
+    """An entry becomes a dead letter, kept with its history.
+
+    Args:
+        result: its last attempt's error, for those who wait.
+        is_heard: they were told otherwise.
+    """
+    message = entry.message
+    n = calls_in(message)
     past = entry.the_past()
     past.died_at, past.reason = now.wall, reason
     entry.place = DEAD
     queue.dead[entry.n] = entry
-    queue.dead_total += 1
-    less_unfinished(state, queue, 1)
+    queue.dead_total += n
+    less_unfinished(state, queue, n)
     state.note(Buried(entry.n, now.wall, reason, list(past.history)))
-    message = entry.message
     if message.kind:
-        state.calls.pop(message.id, None)
-        state.buried[message.id] = reason
-        refuse_waiting_results(state, message.id, "task", f"message {message.id} became a dead letter: {reason}")
+        unknow(state, queue.name, message)
+        code = death_code(past.history)
+        state.buried[message.id] = code, reason
+        n = n if n > 1 else 0
+        if result is not None:
+            store_result(state, queue.name, message, result, now, 0, n)
+        elif not is_heard:
+            end_without(state, queue.name, message, code, f"message {message.id} became a dead letter: {reason}", now, 0, n)
+    elif result is not None:
+        store_result(state, queue.name, message, result, now)
 
 
-def drop(state: State, queue: Queue, dropped: Sequence[Message | Entry], why: str) -> None:
-    """Forget messages that were purged or expired; the caller has taken them out of the order."""
-    less_unfinished(state, queue, len(dropped))
+def drop(
+    state: State, queue: Queue, dropped: Sequence[Message | Entry], why: str, now: Now, code: str = "unknown_id"
+) -> None:
+    """Forget messages that were purged, cancelled or expired; the caller has taken them out of the order."""
+    n = 0
     for item in dropped:
         message = item
         if isinstance(item, Entry):
@@ -58,18 +92,22 @@ def drop(state: State, queue: Queue, dropped: Sequence[Message | Entry], why: st
         assert isinstance(message, Message)
         if message.options is not None and message.options.dedupe:
             forget(state, message.id)
+        calls = calls_in(message)
+        n += calls
         if message.kind:
-            state.calls.pop(message.id, None)
-            refuse_waiting_results(state, message.id, "unknown_id", f"message {message.id} was {why}")
+            unknow(state, queue.name, message)
+            text = f"message {message.id} was {why}"
+            end_without(state, queue.name, message, code, text, now, 0, calls if calls > 1 else 0)
+    less_unfinished(state, queue, n)
     state.wake(queue)
 
 
-def expire(state: State, entry: Entry) -> None:
+def expire(state: State, entry: Entry, now: Now) -> None:
     """Drop an entry whose time is over, unless somebody works on it or it ended before."""
     if entry.place not in (DEAD, GONE, LEASED):
         queue = state.queues[entry.queue]
         queue.drop(entry)
-        drop(state, queue, [entry], "dropped: it expired before anybody took it")
+        drop(state, queue, [entry], "dropped: it expired before anybody took it", now)
 
 
 def less_unfinished(state: State, queue: Queue, n: int) -> None:

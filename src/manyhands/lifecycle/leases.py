@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from manyhands.clock import Now
 from manyhands.events import Begin, Extend, Failed, Granted, Lease, Recalled, Settled
-from manyhands.lifecycle import recalls
+from manyhands.lifecycle import parking, recalls
 from manyhands.lifecycle.changes import Leased
-from manyhands.lifecycle.placing import give_back, promote
-from manyhands.lifecycle.queue import LEASED, Queue
+from manyhands.lifecycle.packs import give_back
+from manyhands.lifecycle.placing import promote
+from manyhands.lifecycle.queue import LEASED, Entry, Queue, is_divisible
 from manyhands.lifecycle.refusal import Refused, check_wait
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.silence import watch
 from manyhands.lifecycle.state import State
 from manyhands.lifecycle.waiting import WaitingLease
 from manyhands.model import Delivery
+
+MAX_ALSO = 64
 
 
 def lease(state: State, session: Session, request: Lease, now: Now) -> None:
@@ -26,21 +29,25 @@ def lease(state: State, session: Session, request: Lease, now: Now) -> None:
             f"a lease asks for at least one message and needs a rid, not max_n={max_n!r:.40}, "
             f"begin_n={request.begin_n!r:.40}, rid={rid}",
         )
-    if queue.delayed and queue.delayed[0][0] <= now.wall:
-        promote(state, queue, now)
-    if queue.waiting:
-        serve(state, queue, now)
-    if not queue.waiting:
-        deliveries = grant(state, session, queue, max_n, request.begin_n, now)
-        if deliveries:
-            state.effects.append((session.id, Granted(rid, deliveries)))
-            return
-        if queue.is_shut_down and not queue.size():
-            raise Refused("shut_down", f"queue {queue.name!r} was shut down and has nothing more")
+    others = _others(state, request) if request.also else ()
+    for one in (queue, *others) if others else (queue,):
+        if one.delayed and one.delayed[0][0] <= now.wall:
+            promote(state, one, now)
+        if one.waiting:
+            serve(state, one, now)
+        if not one.waiting or (one.parked and parking.is_for(one, session)):
+            deliveries = grant(state, session, one, max_n, request.begin_n, now)
+            if deliveries:
+                state.effects.append((session.id, Granted(rid, deliveries, one.name if others else "")))
+                return
+    if _is_over(queue) and all(map(_is_over, others)):
+        raise Refused("shut_down", f"queue {queue.name!r} was shut down and has nothing more")
     check_wait(request.wait_s)
-    waiting = WaitingLease(session, rid, queue, max_n, request.begin_n)
+    waiting = WaitingLease(session, rid, queue, max_n, request.begin_n, others)
     state.park(waiting)
     queue.waiting.append(waiting)
+    for one in others:
+        one.waiting.append(waiting)
     if request.wait_s == 0:
         _end_wait(state, waiting, now)
         return
@@ -49,14 +56,31 @@ def lease(state: State, session: Session, request: Lease, now: Now) -> None:
         state.timers.at_mono(now.mono + request.wait_s, lambda over, at: _end_wait(state, over, at), waiting)
     if request.begin_n:
         recalls.arm(state, queue, now)
+        for one in others:
+            recalls.arm(state, one, now)
+
+
+def _others(state: State, request: Lease) -> tuple[Queue, ...]:
+    """The other queues that will do, each once."""
+    if len(request.also) > MAX_ALSO:
+        raise Refused("usage", f"a lease names at most {MAX_ALSO} more queues, not {len(request.also)}")
+    names = dict.fromkeys(request.also)
+    names.pop(request.queue, None)
+    return tuple([state.queue(name) for name in names])
+
+
+def _is_over(queue: Queue) -> bool:
+    return queue.is_shut_down and not queue.size()
 
 
 def grant(state: State, session: Session, queue: Queue, max_n: int, begin_n: int, now: Now) -> list[Delivery]:
     """Lease up to max_n messages to a session; the first begin_n count as begun."""
-    entries = queue.take(max_n, state.numbers)
+    entries = parking.take(queue, session, max_n) if queue.parked and session.offers else []
+    entries = entries or queue.take(max_n, state.numbers)
     if not entries:
         return []
     deliveries = []
+    has_packs = False
     leases, token, wall, changes = session.leases, state.token, now.wall, state.changes
     session_id = session.id
     for entry in entries:
@@ -65,7 +89,10 @@ def grant(state: State, session: Session, queue: Queue, max_n: int, begin_n: int
         entry.leased_at = wall
         entry.deliveries += 1
         leases[token] = entry
-        deliveries.append(Delivery(token, entry.deliveries, entry.message))
+        message = entry.message
+        if message.options is not None and message.options.calls > 1:
+            has_packs = True
+        deliveries.append(Delivery(token, entry.deliveries, message))
         if changes is not None:
             changes.append(Leased(entry.n, token, session_id, entry.deliveries))
     state.token = token
@@ -77,6 +104,8 @@ def grant(state: State, session: Session, queue: Queue, max_n: int, begin_n: int
         queue.hold_unbegun(session_id, n - begin_n)
         if queue.waiting:
             recalls.arm(state, queue, now)
+    if has_packs:
+        _hold_packs(state, session, queue, [entry for entry in entries if entry.is_begun], now)
     if not session.is_watched:
         watch(state, session, now)
     if queue.putting:
@@ -84,40 +113,78 @@ def grant(state: State, session: Session, queue: Queue, max_n: int, begin_n: int
     return deliveries
 
 
+def _hold_packs(state: State, session: Session, queue: Queue, begun: list[Entry], now: Now) -> None:
+    n = sum(is_divisible(entry) for entry in begun)
+    if n:
+        queue.hold_pack(session.id, n)
+        if queue.waiting:
+            recalls.arm(state, queue, now)
+
+
 def serve(state: State, queue: Queue, now: Now) -> None:
     """Share what is ready among those who wait, first come first served, and end the waits that are in vain."""
     waiting_n = len(queue.waiting)
     if not waiting_n:
         return
+    if queue.parked:
+        waiting_n -= _serve_parked(state, queue, now)
     ready = queue.ready_n()
     while ready and (waiting := queue.waiting.first()) is not None:
         share = min(waiting.max_n, -(-ready // waiting_n))
         deliveries = grant(state, waiting.session, queue, share, waiting.begin_n, now)
         if not deliveries:
             break
-        leave(state, waiting)
-        # What was given while it waited is heard of only now: its silence counts from here.
-        waiting.session.last_heard = now.mono
-        state.effects.append((waiting.session.id, Granted(waiting.rid, deliveries)))
+        _answer(state, waiting, queue, deliveries, now)
         ready -= len(deliveries)
         waiting_n -= 1
     if queue.is_shut_down and not queue.size():
         for waiting in queue.waiting:
+            if waiting.others and not (_is_over(waiting.queue) and all(map(_is_over, waiting.others))):
+                continue
             leave(state, waiting)
-            text = f"queue {queue.name!r} was shut down and has nothing more"
+            text = f"queue {waiting.queue.name!r} was shut down and has nothing more"
             state.effects.append((waiting.session.id, Failed(waiting.rid, "shut_down", text)))
     if queue.last_calls:
         for waiting in queue.waiting:
-            if waiting.is_last_call and not recalls.is_pending(queue, waiting.session, now):
+            if waiting.is_last_call and not _is_pending(waiting, now):
                 answer_empty(state, waiting)
 
 
+def _serve_parked(state: State, queue: Queue, now: Now) -> int:
+    """What is parked goes to those in line who can run it; how many were served."""
+    n = 0
+    for waiting in queue.waiting:
+        if parking.is_for(queue, waiting.session):
+            deliveries = grant(state, waiting.session, queue, waiting.max_n, waiting.begin_n, now)
+            _answer(state, waiting, queue, deliveries, now)
+            n += 1
+    return n
+
+
+def _answer(state: State, waiting: WaitingLease, queue: Queue, deliveries: list[Delivery], now: Now) -> None:
+    leave(state, waiting)
+    # What was given while it waited is heard of only now: its silence counts from here.
+    waiting.session.last_heard = now.mono
+    granted = Granted(waiting.rid, deliveries, queue.name if waiting.others else "")
+    state.effects.append((waiting.session.id, granted))
+
+
+def _is_pending(waiting: WaitingLease, now: Now) -> bool:
+    return recalls.is_pending(waiting.queue, waiting.session, now) or any(
+        recalls.is_pending(one, waiting.session, now) for one in waiting.others
+    )
+
+
 def leave(state: State, waiting: WaitingLease) -> None:
-    """Take a waiting lease out of its line."""
+    """Take a waiting lease out of its lines."""
     state.unpark(waiting)
     waiting.queue.waiting.left()
     if waiting.is_last_call:
         waiting.queue.last_calls -= 1
+    for one in waiting.others:
+        one.waiting.left()
+        if waiting.is_last_call:
+            one.last_calls -= 1
 
 
 def answer_empty(state: State, waiting: WaitingLease) -> None:
@@ -130,12 +197,14 @@ def _end_wait(state: State, waiting: WaitingLease, now: Now) -> None:
     """Its time is over: ask for what others have not begun, and wait for their answers only."""
     queue = waiting.queue
     if waiting.begin_n:
-        recalls.ask(state, queue, now)
-    if not waiting.begin_n or not recalls.is_pending(queue, waiting.session, now):
+        for one in (queue, *waiting.others):
+            recalls.ask(state, one, now)
+    if not waiting.begin_n or not _is_pending(waiting, now):
         answer_empty(state, waiting)
         return
     waiting.is_last_call = True
-    queue.last_calls += 1
+    for one in (queue, *waiting.others):
+        one.last_calls += 1
     waiting.has_timer = True
     until = now.mono + state.limits.recall_answer_s
     state.timers.at_mono(until, lambda over, at: answer_empty(state, over), waiting)
@@ -152,6 +221,8 @@ def begin(state: State, session: Session, request: Begin, now: Now) -> None:
         if entry is not None and not entry.is_begun and entry.queue == queue.name:
             entry.is_begun = True
             n += 1
+            if is_divisible(entry):
+                queue.hold_pack(session.id, 1)
     if n:
         queue.hold_unbegun(session.id, -n)
         state.wake(queue)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from manyhands.clock import Now
 from manyhands.lifecycle.attaching import watch_ended
-from manyhands.lifecycle.changes import Snapshot, StoredMessage
-from manyhands.lifecycle.finishing import forget_old
+from manyhands.lifecycle.cancelling import watch_stream
+from manyhands.lifecycle.changes import ResultKept, Snapshot, StoredMessage
+from manyhands.lifecycle.finishing import death_code, forget_old
 from manyhands.lifecycle.marks import Mark
 from manyhands.lifecycle.placing import enqueue, watch_expiry
-from manyhands.lifecycle.queue import DEAD, LEASED, Entry, Past, Queue
+from manyhands.lifecycle.queue import DEAD, LEASED, Entry, Past, Queue, is_divisible
 from manyhands.lifecycle.results import watch_result
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.silence import watch_away
 from manyhands.lifecycle.state import State
+from manyhands.lifecycle.streams import Stream, append, know
 
 
 def load(state: State, snapshot: Snapshot, now: Now) -> None:
@@ -34,9 +36,7 @@ def load(state: State, snapshot: Snapshot, now: Now) -> None:
     for marked in snapshot.watermarks:
         _session(state, marked.session, now).marks[marked.stream] = Mark(marked.seq, set(marked.holes) or None)
     for result in snapshot.results:
-        state.results[result.id] = result
-        if result.until:
-            watch_result(state, result)
+        _keep(state, result)
     for remembered in sorted(snapshot.remembered, key=lambda one: one.until):
         state.known[remembered.id] = remembered.until
         state.remembered.append((remembered.until, remembered.id))
@@ -46,6 +46,10 @@ def load(state: State, snapshot: Snapshot, now: Now) -> None:
         _place(state, stored, now)
     for session in state.sessions.values():
         watch_away(state, session, now, state.limits.lease_s)
+    for stream in state.streams.values():
+        if stream.id:
+            stream.is_lost = False  # its owner may come back
+            watch_stream(state, stream, now)
 
 
 def _queue(state: State, name: str) -> Queue:
@@ -69,22 +73,47 @@ def _place(state: State, stored: StoredMessage, now: Now) -> None:
     entry = Entry(stored.n, queue.name, message, stored.deliveries, is_suspect=stored.is_suspect)
     if stored.produced or stored.history or stored.died_at:
         entry.past = Past(list(stored.history), set(stored.produced), stored.died_at, stored.reason)
+    if stored.end:
+        past = entry.the_past()
+        past.first, past.end = stored.first, stored.end
     if message.options is not None and message.options.dedupe:
         state.known[message.id] = 0.0
     if stored.died_at:
         entry.place = DEAD
         queue.dead[entry.n] = entry
         if message.kind:
-            state.buried[message.id] = stored.reason
+            state.buried[message.id] = death_code(stored.history), stored.reason
         return
     if message.kind:
-        state.calls[message.id] = queue.name
+        know(state, queue, message, entry)
     if stored.token:
         entry.place = LEASED
         entry.leased_at = now.wall
         _session(state, stored.session, now).leases[stored.token] = entry
         queue.leased += 1
+        if is_divisible(entry):
+            queue.hold_pack(stored.session, 1)
+        if message.options is not None and message.options.expires_at:
+            watch_expiry(state, entry, message.options.expires_at)
+        return
+    if stored.need:
+        queue.park(entry, stored.need)
         if message.options is not None and message.options.expires_at:
             watch_expiry(state, entry, message.options.expires_at)
         return
     enqueue(state, queue, entry, now, stored.due_at or message.due_at)
+
+
+def _keep(state: State, result: ResultKept) -> None:
+    if result.value is not None:
+        if result.n:
+            state.pieces.setdefault(result.id, []).append(result)
+        else:
+            state.results[result.id] = result
+        if result.until:
+            watch_result(state, result)
+    if result.stream:
+        stream = state.streams.get(result.stream)
+        if stream is None:
+            stream = state.streams[result.stream] = Stream(result.stream)
+        append(state, stream, result)

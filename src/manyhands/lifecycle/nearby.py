@@ -47,7 +47,7 @@ def get_nearby(state: State, session: Session, name: str, done: int, is_task_don
         wall: UTC seconds.
     """
     queue = state.queues.get(name)
-    if queue is None or queue.waiting or queue.putting or state.changes is not None or not session.is_here:
+    if queue is None or queue.waiting or queue.putting or queue.parked or state.changes is not None or not session.is_here:
         return None
     if queue.delayed and queue.delayed[0][0] <= wall:
         return None

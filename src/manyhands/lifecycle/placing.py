@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 
+from manyhands._text import REASON_CHARS, readable
 from manyhands.clock import Now
 from manyhands.lifecycle.changes import Freed
-from manyhands.lifecycle.finishing import bury, drop, expire
+from manyhands.lifecycle.finishing import bury, drop, expire, finish, less_unfinished
+from manyhands.lifecycle.parking import check_need, park
 from manyhands.lifecycle.queue import Entry, Queue
+from manyhands.lifecycle.refusal import Refused, check_size
+from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
-from manyhands.model import Attempt
+from manyhands.lifecycle.streams import know
+from manyhands.model import Attempt, SettleKind, Settlement
+
+_ACK, _NACK, _REJECT, _RELEASE, _PARK = (int(kind) for kind in SettleKind)
 
 
 def enqueue(state: State, queue: Queue, entry: Entry, now: Now, due_at: float) -> None:
@@ -17,7 +24,7 @@ def enqueue(state: State, queue: Queue, entry: Entry, now: Now, due_at: float) -
     message = entry.message
     if due_at > now.wall:
         hold_until_due(state, queue, entry, due_at)
-    elif entry.deliveries or entry.is_suspect:
+    elif entry.deliveries or entry.is_suspect or (message.options is not None and message.options.part >= 0):
         queue.push_head(entry)
     else:
         queue.lane(message.priority).append(entry)
@@ -27,7 +34,7 @@ def enqueue(state: State, queue: Queue, entry: Entry, now: Now, due_at: float) -
 
 def watch_expiry(state: State, entry: Entry, expires_at: float) -> None:
     """Drop an entry when its time is over."""
-    state.timers.at_wall(expires_at, lambda late, at: expire(state, late), entry)
+    state.timers.at_wall(expires_at, lambda late, at: expire(state, late, at), entry)
 
 
 def hold_until_due(state: State, queue: Queue, entry: Entry, due_at: float) -> None:
@@ -63,13 +70,17 @@ def give_back(
     reason: str = "",
     is_suspect: bool = False,
     delay_s: float = 0.0,
+    result: bytes | None = None,
 ) -> None:
     """Return an entry whose lease ended without an ack. The caller has taken it out of its lease.
+
+    Not for begun packs, see packs.py.
 
     Args:
         outcome: how the delivery ended, for the history: it is charged. Empty: charged nothing.
         is_suspect: it was with a consumer that was lost, and travels alone from now.
         delay_s: how long to keep it from the next consumer.
+        result: the error of the attempt, for those who wait, in case that it was the last one.
     """
     message = entry.message
     if outcome:
@@ -79,14 +90,19 @@ def give_back(
         state.count(queue)
         if entry.deliveries >= message.max_deliveries:
             why = f"{entry.deliveries} of {message.max_deliveries} deliveries used up; the last one: {outcome}"
-            bury(state, queue, entry, f"{why} ({reason})" if reason else why, now)
+            bury(state, queue, entry, f"{why} ({reason})" if reason else why, now, result)
             return
     else:
         entry.deliveries -= 1
+    if state.stopping and message.id in state.stopping:
+        drop(state, queue, [entry], "cancelled", now, "task_cancelled")
+        return
+    if message.kind and state.changes is None:
+        know(state, queue, message, entry)  # until now it was listed as the bare record that it was
     entry.is_suspect = is_suspect
     expires_at = message.options.expires_at if message.options is not None else 0.0
     if expires_at and expires_at <= now.wall:
-        drop(state, queue, [entry], "dropped: it expired while it was with a consumer that did not finish it")
+        drop(state, queue, [entry], "dropped: it expired while it was with a consumer that did not finish it", now)
         return
     due_at = now.wall + delay_s if delay_s > 0 else 0.0
     if due_at:
@@ -97,3 +113,51 @@ def give_back(
         history = entry.past.history if entry.past is not None else []
         state.note(Freed(entry.n, entry.deliveries, is_suspect, due_at, list(history)))
     state.wake(queue)
+
+
+def check_settlement(state: State, settlement: Settlement) -> None:
+    """Refuse what cannot be done to any delivery.
+
+    Raises:
+        Refused: "usage", "payload_too_large".
+    """
+    if settlement.kind not in (_ACK, _NACK, _REJECT, _RELEASE, _PARK):
+        raise Refused("usage", f"settlement kind {settlement.kind!r:.40} is unknown to this engine")
+    if not math.isfinite(settlement.delay_s):
+        raise Refused("usage", f"delay_s {settlement.delay_s!r} is not a time")
+    if settlement.kind == _PARK:
+        check_need(settlement.reason)
+    check_size(settlement.result, state.limits)
+
+
+def settle(state: State, session: Session, queue: Queue, entry: Entry, settlement: Settlement, now: Now) -> None:
+    """End a delivery of a message that is no pack, in any of the ways. The caller has taken it out of its lease."""
+    kind = settlement.kind
+    if kind == _ACK:
+        finish(state, queue, entry, settlement.result, now)
+        if settlement.is_task_done:
+            less_unfinished(state, queue, 1)
+        return
+    if kind == _RELEASE:
+        give_back(state, queue, entry, now, is_suspect=entry.is_suspect)
+        return
+    reason = readable(settlement.reason, REASON_CHARS)
+    if kind == _NACK:
+        give_back(
+            state,
+            queue,
+            entry,
+            now,
+            consumer=session.name,
+            outcome="nack",
+            reason=reason,
+            delay_s=settlement.delay_s,
+            result=settlement.result,
+        )
+    elif kind == _PARK:
+        # Who parks what it offered to run has shown that it cannot: it must not be handed the same again and again.
+        session.offers -= {settlement.reason}
+        park(state, queue, entry, settlement.reason, now)
+    else:
+        entry.the_past().history.append(Attempt(entry.deliveries, session.name, entry.leased_at, now.wall, "reject", reason))
+        bury(state, queue, entry, reason or "rejected", now, settlement.result)

@@ -9,15 +9,18 @@ from manyhands.clock import Now
 from manyhands.events import Declare, Done, Put, Settled
 from manyhands.lifecycle.changes import Produced, QueueSet, Stored
 from manyhands.lifecycle.marks import Mark
-from manyhands.lifecycle.placing import enqueue, give_back
+from manyhands.lifecycle.packs import give_back
+from manyhands.lifecycle.placing import enqueue
 from manyhands.lifecycle.queue import Entry, Queue
 from manyhands.lifecycle.refusal import Refused, check_wait
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
+from manyhands.lifecycle.streams import MAX_STREAM_CHARS, is_name, know
 from manyhands.lifecycle.waiting import WaitingPut
 from manyhands.model import MAX_PRIORITY, MIN_PRIORITY, Kind, Message, Options
 
 MAX_MAXSIZE = 2**63 - 1
+MAX_CALLS = 1_000_000
 _KINDS = frozenset(int(kind) for kind in Kind)
 
 
@@ -99,7 +102,7 @@ def _check(state: State, queue: Queue, messages: list[Message]) -> bool:
             or message.__class__ is not Message
         ):
             is_plain = False
-            _check_headers(message)
+            _check_headers(state, message)
     if queue.maxsize and len(messages) > queue.maxsize:
         raise Refused(
             "usage",
@@ -109,7 +112,7 @@ def _check(state: State, queue: Queue, messages: list[Message]) -> bool:
     return is_plain
 
 
-def _check_headers(message: Message) -> None:
+def _check_headers(state: State, message: Message) -> None:
     if message.__class__ is not Message or not isinstance(message.id, str) or not isinstance(message.body, bytes):
         raise Refused("usage", f"what is put must be a Message with a text as id and bytes as body, not {message!r:.80}")
     if not is_text(message.id):
@@ -127,6 +130,19 @@ def _check_headers(message: Message) -> None:
         return
     if not isinstance(options, Options) or not math.isfinite(options.expires_at + options.keep_result_s):
         raise Refused("usage", f"options {options!r:.120} are not valid times")
+    if options.reply_to and options.reply_to not in state.streams and not is_name(options.reply_to):
+        raise Refused(
+            "usage", f"reply_to must be a text of up to {MAX_STREAM_CHARS} characters, not {options.reply_to!r:.80}"
+        )
+    if options.calls or options.part != -1:
+        _check_pack(message, options)
+
+
+def _check_pack(message: Message, options: Options) -> None:
+    if type(options.calls) is not int or not 0 <= options.calls <= MAX_CALLS or (options.calls and not message.kind):
+        raise Refused("usage", f"a pack has up to {MAX_CALLS:,} calls, which are no items; not {options.calls!r:.40}")
+    if options.part != -1:
+        raise Refused("usage", "only the engine makes a message of one call of a pack; put the call with an id of its own")
 
 
 def _check_causes(session: Session, request: Put) -> None:
@@ -231,7 +247,7 @@ def _add(state: State, session: Session, queue: Queue, request: Put, is_plain: b
     else:
         n = 0
         for message in messages:
-            n += _add_one(state, queue, message, now)
+            n += _add_one(state, session, queue, message, now)
     queue.put_total += n
     queue.unfinished += n
     state.count(queue)
@@ -254,21 +270,27 @@ def _under_leases(state: State, session: Session, request: Put) -> tuple[list[Me
     return fresh, lost
 
 
-def _add_one(state: State, queue: Queue, message: Message, now: Now) -> int:
+def _add_one(state: State, session: Session, queue: Queue, message: Message, now: Now) -> int:
+    """Add one message; how many calls it is, 0 if it was left out."""
+    n = 1
     options = message.options
     if options is not None:
         if 0 < options.expires_at <= now.wall:
             return 0  # its time was over before it came
+        if options.calls > 1:
+            n = options.calls
         if options.dedupe:
             if message.id in state.known:
                 return 0
             state.known[message.id] = 0.0
-    if message.kind:
-        state.calls[message.id] = queue.name
     if state.changes is None and message.due_at <= now.wall and (options is None or not options.expires_at):
         queue.lane(message.priority).append(message)
-        return 1
+        if message.kind:
+            know(state, queue, message, message, session)
+        return n
     entry = Entry(state.numbers.take(), queue.name, message)
     state.note(Stored(entry.n, queue.name, message))
+    if message.kind:
+        know(state, queue, message, entry, session)
     enqueue(state, queue, entry, now, message.due_at)
-    return 1
+    return n

@@ -35,10 +35,11 @@ class Place(IntEnum):
     LEASED = 2
     DEAD = 3
     GONE = 4
+    PARKED = 5
 
 
 # Bare ints: reading an enum's member costs more than the rest of a hand-out's bookkeeping.
-READY, DELAYED, LEASED, DEAD, GONE = (int(place) for place in Place)
+READY, DELAYED, LEASED, DEAD, GONE, PARKED = (int(place) for place in Place)
 
 
 class Past(msgspec.Struct):
@@ -49,6 +50,11 @@ class Past(msgspec.Struct):
     """Ids of the messages put under its leases, but for the first."""
     died_at: float = 0.0
     reason: str = ""
+    need: str = ""
+    """Of a parked one: what it waits for."""
+    first: int = 0
+    end: int = 0
+    """Above 0: of a leased pack, the calls [first, end) that are left to its lease (packs.py)."""
 
 
 # gc=False: an entry names its queue and holds no session, so nothing it refers to refers back to it.
@@ -87,6 +93,22 @@ class Entry(msgspec.Struct, gc=False):
         return self.past
 
 
+def is_pack(message: Message) -> bool:
+    """Whether several calls share this message."""
+    return message.options is not None and message.options.calls > 1
+
+
+def calls_in(message: Message) -> int:
+    """How many calls this message is; a queue's counters count calls, so that splitting a pack changes none."""
+    return message.options.calls if message.options is not None and message.options.calls > 1 else 1
+
+
+def is_divisible(entry: Entry) -> bool:
+    """Whether this leased entry is a pack of which a part may still be given back."""
+    options, past = entry.message.options, entry.past
+    return options is not None and options.calls > 1 and (past is None or past.end in (0, options.calls))
+
+
 class Numbers:
     """The numbers of stored messages: growing, never used twice."""
 
@@ -106,6 +128,7 @@ class Queue:
 
     __slots__ = (
         "armed_due",
+        "cancelled",
         "dead",
         "dead_total",
         "delayed",
@@ -122,6 +145,8 @@ class Queue:
         "maxsize",
         "name",
         "order",
+        "packs_by",
+        "parked",
         "put_total",
         "putting",
         "recalls",
@@ -147,7 +172,13 @@ class Queue:
         self.gone_ready = 0
         """Entries that were dropped where they stood: still in head or a lane, skipped when they come up."""
         self.gone_delayed = 0
+        self.cancelled: set[str] = set()
+        """Ids of bare records that were taken out where they stood: still in a lane, skipped when they come up."""
+        self.parked: dict[str, dict[int, Entry]] = {}
+        """By the need that they wait for: what no consumer here could run."""
         self.leased = 0
+        self.packs_by: dict[str, int] = {}
+        """Session id to how many begun packs it holds, of which its parent may give back a part; never 0."""
         self.unbegun = 0
         self.unbegun_by: dict[str, int] = {}
         """Session id to how many deliveries it holds that no get has returned; never 0."""
@@ -167,7 +198,7 @@ class Queue:
 
     def ready_n(self) -> int:
         """How many can be handed out now."""
-        n = len(self.head) - self.gone_ready
+        n = len(self.head) - self.gone_ready - len(self.cancelled)
         for lane in self.order:
             n += len(lane)
         return n
@@ -215,12 +246,29 @@ class Queue:
         return n
 
     def drop(self, entry: Entry) -> None:
-        """Take out an entry that is ready or delayed, wherever it stands."""
+        """Take out an entry that is ready, delayed or parked, wherever it stands."""
         if entry.place == DELAYED:
             self.gone_delayed += 1
+        elif entry.place == PARKED:
+            self.unpark(entry)
         else:
             self.gone_ready += 1
         entry.place = GONE
+
+    def park(self, entry: Entry, need: str) -> None:
+        """Keep an entry until somebody offers what it needs."""
+        entry.place = PARKED
+        entry.the_past().need = need
+        self.parked.setdefault(need, {})[entry.n] = entry
+
+    def unpark(self, entry: Entry) -> None:
+        """Take out a parked entry; what becomes of it is the caller's."""
+        past = entry.the_past()
+        waiting = self.parked[past.need]
+        del waiting[entry.n]
+        if not waiting:
+            del self.parked[past.need]
+        past.need = ""
 
     def take(self, max_n: int, numbers: Numbers) -> list[Entry]:
         """The next entries to hand out, at most max_n. A suspect comes alone."""
@@ -248,6 +296,9 @@ class Queue:
                         continue
                     entry = item
                 else:
+                    if self.cancelled and item.id in self.cancelled:  # type: ignore[union-attr]
+                        self.cancelled.remove(item.id)  # type: ignore[union-attr]
+                        continue
                     n = numbers.next
                     numbers.next = n + 1
                     entry = Entry(n, name, item)  # type: ignore[arg-type]
@@ -257,12 +308,15 @@ class Queue:
         return taken
 
     def clear(self) -> list[Message | Entry]:
-        """Take out everything that is ready or delayed, in no particular order."""
+        """Take out everything that is ready, delayed or parked, in no particular order."""
         dropped: list[Message | Entry] = [entry for _, entry in self.head if entry.place != GONE]
         dropped += [entry for _, _, entry in self.delayed if entry.place != GONE]
         for lane in self.order:
-            dropped += [item for item in lane if type(item) is not Entry or item.place != GONE]
+            dropped += [item for item in lane if self._is_there(item)]
             lane.clear()
+        dropped += [entry for waiting in self.parked.values() for entry in waiting.values()]
+        self.parked.clear()
+        self.cancelled.clear()
         self.head.clear()
         self.delayed.clear()
         self.gone_ready = self.gone_delayed = 0
@@ -271,20 +325,34 @@ class Queue:
                 item.place = GONE
         return dropped
 
+    def _is_there(self, item: Message | Entry) -> bool:
+        if type(item) is Entry:
+            return item.place != GONE
+        return item.id not in self.cancelled  # type: ignore[union-attr]
+
     def soonest(self, limit: int) -> Iterator[Message]:
-        """What `take` would hand out, then what is delayed, without taking it."""
+        """What `take` would hand out, then what is delayed, then what is parked, without taking it."""
         for _, entry in heapq.nsmallest(limit + self.gone_ready, self.head):
             if entry.place != GONE:
                 yield entry.message
         for lane in self.order:
             for item in lane:
-                if type(item) is not Entry:
-                    yield item  # type: ignore[misc]
-                elif item.place != GONE:
-                    yield item.message
+                if self._is_there(item):
+                    yield item.message if type(item) is Entry else item  # type: ignore[misc]
         for _, _, entry in heapq.nsmallest(limit + self.gone_delayed, self.delayed):
             if entry.place != GONE:
                 yield entry.message
+        for waiting in self.parked.values():
+            for entry in waiting.values():
+                yield entry.message
+
+    def hold_pack(self, session_id: str, n: int) -> None:
+        """Count n begun packs more (or fewer) that this session holds."""
+        held = self.packs_by.get(session_id, 0) + n
+        if held:
+            self.packs_by[session_id] = held
+        else:
+            self.packs_by.pop(session_id, None)
 
     def hold_unbegun(self, session_id: str, n: int) -> None:
         """Count n deliveries more (or fewer) that this session holds and no get has returned."""
@@ -301,6 +369,8 @@ class Queue:
         if not entry.is_begun:
             entry.is_begun = True
             self.hold_unbegun(session_id, -1)
+        elif self.packs_by and is_divisible(entry):
+            self.hold_pack(session_id, -1)
 
     def stats(self) -> QueueStats:
         return QueueStats(
@@ -318,4 +388,5 @@ class Queue:
             redelivered_total=self.redelivered_total,
             dead_total=self.dead_total,
             is_shut_down=self.is_shut_down,
+            parked={need: len(waiting) for need, waiting in self.parked.items()},
         )

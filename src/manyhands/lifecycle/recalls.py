@@ -12,34 +12,56 @@ if TYPE_CHECKING:
     from manyhands.lifecycle.sessions import Session
     from manyhands.lifecycle.state import State
 
+_AGAIN_S = 0.05
+"""A call that runs longer is a long one: what waits behind it in its pack goes to others."""
+
 
 def arm(state: State, queue: Queue, now: Now) -> None:
     """See to it that holders are asked once somebody has waited recall_after_s."""
-    if queue.waiting and queue.unbegun and not queue.is_recall_armed:
-        queue.is_recall_armed = True
-        state.timers.at_mono(now.mono + state.limits.recall_after_s, lambda over, at: _due(state, over, at), queue)
+    if queue.waiting and (queue.unbegun or queue.packs_by) and not queue.is_recall_armed:
+        _arm(state, queue, now, state.limits.recall_after_s)
+
+
+def arm_again(state: State, queue: Queue, now: Now) -> None:
+    """A parent had nothing to give back; ask again a little later, when its child may be in the middle of a long call."""
+    if queue.waiting and (queue.unbegun or queue.packs_by) and not queue.is_recall_armed:
+        _arm(state, queue, now, max(_AGAIN_S, state.limits.recall_after_s))
+
+
+def _arm(state: State, queue: Queue, now: Now, after_s: float) -> None:
+    queue.is_recall_armed = True
+    state.timers.at_mono(now.mono + after_s, lambda over, at: _due(state, over, at), queue)
 
 
 def ask(state: State, queue: Queue, now: Now) -> None:
-    """Ask each holder for its fair share of what it has not begun; one question at a time for each."""
-    if not queue.unbegun:
+    """Ask each holder for its fair share of what it has not begun; one question at a time for each.
+
+    A child is asked through its parent, for the begun packs as well: the parent sees how far the child has come.
+    """
+    if not queue.unbegun and not queue.packs_by:
         return
     # One with begin_n 0 only asks for what lies ready: nobody waits behind it.
     waits = [waiting for waiting in queue.waiting if waiting.begin_n]
     waiting_n = len(waits)
-    holders = [
-        (session, held)
-        for session_id, held in queue.unbegun_by.items()
-        if queue.recalls.get(session_id, 0.0) <= now.mono
-        and (session := state.sessions.get(session_id)) is not None
-        and session.is_connected
-        and any(waiting.session is not session for waiting in waits)
-    ]
-    for session, held in holders:
+    holders: list[tuple[Session, int, Session | None]] = []
+    for session_id in {**queue.unbegun_by, **queue.packs_by} if queue.packs_by else queue.unbegun_by:
+        session = state.sessions.get(session_id)
+        if session is None or not session.is_connected or queue.recalls.get(session_id, 0.0) > now.mono:
+            continue
+        parent = state.sessions.get(session.parent) if session.parent else None
+        if parent is not None and not parent.is_connected:
+            parent = None
+        held = queue.unbegun_by.get(session_id, 0) + (queue.packs_by.get(session_id, 0) if parent is not None else 0)
+        if held and any(waiting.session is not session for waiting in waits):
+            holders.append((session, held, parent))
+    for session, held, parent in holders:
         session.recalled.add(queue.name)
         queue.recalls[session.id] = now.mono + state.limits.recall_answer_s
         share = -(-held * waiting_n // (waiting_n + len(holders)))
-        state.effects.append((session.id, Recall(queue.name, share)))
+        if parent is None:
+            state.effects.append((session.id, Recall(queue.name, share)))
+        else:
+            state.effects.append((parent.id, Recall(queue.name, share, session.id)))
 
 
 def is_pending(queue: Queue, session: Session, now: Now) -> bool:

@@ -23,7 +23,7 @@ class Replay:
         self._messages: dict[int, StoredMessage] = {}
         self._watermarks: dict[tuple[str, str], c.Marked] = {}
         self._sessions: dict[str, c.SessionSeen] = {}
-        self._results: dict[str, c.ResultKept] = {}
+        self._results: dict[tuple[str, int], c.ResultKept] = {}
         self._remembered: dict[str, c.Remembered] = {}
         self._next_n = 1
 
@@ -50,7 +50,7 @@ class Replay:
         self._next_n = max(self._next_n, change.n + 1)
 
     def _leased(self, change: c.Leased) -> None:
-        self._edit(change.n, token=change.token, session=change.session, deliveries=change.deliveries)
+        self._edit(change.n, token=change.token, session=change.session, deliveries=change.deliveries, need="")
 
     def _freed(self, change: c.Freed) -> None:
         self._edit(
@@ -61,7 +61,11 @@ class Replay:
             is_suspect=change.is_suspect,
             due_at=change.due_at,
             history=change.history,
+            need=change.need,
         )
+
+    def _cut(self, change: c.Cut) -> None:
+        self._edit(change.n, first=change.first, end=change.end)
 
     def _buried(self, change: c.Buried) -> None:
         self._edit(change.n, token=0, session="", died_at=change.died_at, reason=change.reason, history=change.history)
@@ -82,10 +86,18 @@ class Replay:
         self._sessions[change.session] = change
 
     def _result_kept(self, change: c.ResultKept) -> None:
-        self._results.setdefault(change.id, change)
+        self._results.setdefault(("", change.number) if change.number else (change.id, 0), change)
 
     def _result_dropped(self, change: c.ResultDropped) -> None:
-        del self._results[change.id]
+        del self._results[("", change.number) if change.number else (change.id, 0)]
+
+    def _acked(self, change: c.Acked) -> None:
+        for key, kept in list(self._results.items()):
+            if kept.number and kept.stream == change.stream and kept.number <= change.number:
+                if kept.until:
+                    self._results[key] = msgspec.structs.replace(kept, stream="")
+                else:
+                    del self._results[key]
 
     def _remember(self, change: c.Remembered) -> None:
         self._remembered[change.id] = change
@@ -111,6 +123,8 @@ _RULES: dict[type, Callable[[Replay, Any], None]] = {
     c.SessionSeen: Replay._session_seen,
     c.ResultKept: Replay._result_kept,
     c.ResultDropped: Replay._result_dropped,
+    c.Acked: Replay._acked,
+    c.Cut: Replay._cut,
     c.Remembered: Replay._remember,
     c.Forgotten: Replay._forgotten,
     c.QueueSet: Replay._queue_set,

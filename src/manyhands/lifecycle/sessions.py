@@ -33,9 +33,12 @@ class Session:
         "leases",
         "marks",
         "name",
+        "offers",
+        "parent",
         "parked",
         "puts",
         "recalled",
+        "streams",
     )
 
     def __init__(self, session_id: str, name: str) -> None:
@@ -61,3 +64,9 @@ class Session:
         """Its parked puts by stream and seq, so that a resend joins the first one."""
         self.recalled: set[str] = set()
         """Queues that it was asked to give back to and has not answered yet."""
+        self.parent = ""
+        """The session that is asked in this one's place, and speaks for it."""
+        self.offers: frozenset[str] = frozenset()
+        """What it can run beside what everybody can."""
+        self.streams: set[str] = set()
+        """Streams that it was the last to collect, or the first to put for."""

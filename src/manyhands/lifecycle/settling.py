@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
-from manyhands._text import REASON_CHARS, readable
 from manyhands.clock import Now
 from manyhands.events import Count, Done, Join, Settle, Settled, TaskDone
-from manyhands.lifecycle.finishing import bury, finish, less_unfinished
+from manyhands.lifecycle import packs
+from manyhands.lifecycle.finishing import finish, less_unfinished
 from manyhands.lifecycle.marks import Mark
-from manyhands.lifecycle.placing import give_back
-from manyhands.lifecycle.queue import GONE, LEASED, Entry, Queue
+from manyhands.lifecycle.placing import check_settlement
+from manyhands.lifecycle.placing import settle as settle_alone
+from manyhands.lifecycle.queue import GONE, LEASED, Entry, Queue, is_divisible, is_pack
 from manyhands.lifecycle.refusal import Refused, check_wait
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
 from manyhands.lifecycle.waiting import WaitingJoin
-from manyhands.model import Attempt, SettleKind, Settlement
-
-_ACK, _NACK, _REJECT, _RELEASE = (int(kind) for kind in list(SettleKind)[:4])
 
 
 def settle(state: State, session: Session, request: Settle, now: Now) -> None:
@@ -32,9 +28,11 @@ def settle(state: State, session: Session, request: Settle, now: Now) -> None:
         (mark or Mark()).check(seq, request.floor)
     settlements = request.settlements
     for settlement in settlements:
-        if settlement.kind or settlement.result is not None:
+        if settlement.kind or settlement.result is not None or settlement.calls:
             try:
-                _check(state, settlement)
+                check_settlement(state, settlement)
+                if settlement.calls and (held := session.leases.get(settlement.token)) is not None:
+                    packs.check(held, settlement)
             except Refused:
                 state.mark(session, "", seq, request.floor, is_applied=False)
                 raise
@@ -51,14 +49,20 @@ def settle(state: State, session: Session, request: Settle, now: Now) -> None:
         if queue is None or queue.name != entry.queue:
             queue = state.queues[entry.queue]
         queue.leased -= 1
-        if not entry.is_begun:
+        was_begun = entry.is_begun
+        if not was_begun:
             entry.is_begun = True
             queue.hold_unbegun(session.id, -1)
             state.wake(queue)
-        if settlement.kind:
-            _give_up(state, session, queue, entry, settlement, now)
-            continue
         message = entry.message
+        if message.options is not None and is_pack(message):
+            if was_begun and is_divisible(entry):
+                queue.hold_pack(session.id, -1)
+            packs.settle(state, session, queue, entry, settlement, now)
+            continue
+        if settlement.kind:
+            settle_alone(state, session, queue, entry, settlement, now)
+            continue
         if state.changes is None and not message.kind and message.options is None and settlement.result is None:
             entry.place = GONE
             queue.done_total += 1
@@ -72,42 +76,6 @@ def settle(state: State, session: Session, request: Settle, now: Now) -> None:
         state.mark(session, "", seq, request.floor, is_applied=is_applied)
     if request.rid:
         state.effects.append((session.id, Settled(request.rid, lost) if lost else Settled(request.rid)))
-
-
-def _check(state: State, settlement: Settlement) -> None:
-    if settlement.kind not in (_ACK, _NACK, _REJECT, _RELEASE):
-        raise Refused("usage", f"settlement kind {settlement.kind!r:.40} is unknown to this engine")
-    if not math.isfinite(settlement.delay_s):
-        raise Refused("usage", f"delay_s {settlement.delay_s!r} is not a time")
-    limit = state.limits.max_body_bytes
-    if settlement.result is not None and len(settlement.result) > limit:
-        raise Refused(
-            "payload_too_large",
-            f"the encoded result has {len(settlement.result):,} bytes, over max_body_bytes ({limit:,}); "
-            "put the data in a file or object store and return its path",
-            size_bytes=len(settlement.result),
-            limit_bytes=limit,
-        )
-
-
-def _give_up(state: State, session: Session, queue: Queue, entry: Entry, settlement: Settlement, now: Now) -> None:
-    if settlement.kind == _NACK:
-        give_back(
-            state,
-            queue,
-            entry,
-            now,
-            consumer=session.name,
-            outcome="nack",
-            reason=readable(settlement.reason, REASON_CHARS),
-            delay_s=settlement.delay_s,
-        )
-    elif settlement.kind == _RELEASE:
-        give_back(state, queue, entry, now, is_suspect=entry.is_suspect)
-    else:
-        reason = readable(settlement.reason, REASON_CHARS)
-        entry.the_past().history.append(Attempt(entry.deliveries, session.name, entry.leased_at, now.wall, "reject", reason))
-        bury(state, queue, entry, reason or "rejected", now)
 
 
 def _planted_bug(state: State, token: int) -> Entry | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manyhands.clock import Now
-from manyhands.lifecycle.placing import give_back
+from manyhands.lifecycle.packs import give_back
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
 

@@ -14,6 +14,7 @@ from manyhands.lifecycle.marks import Mark
 from manyhands.lifecycle.queue import Entry, Numbers, Queue
 from manyhands.lifecycle.refusal import Refused
 from manyhands.lifecycle.sessions import Session
+from manyhands.lifecycle.streams import Stream
 from manyhands.lifecycle.timers import Timers
 from manyhands.lifecycle.waiting import Waiting, WaitingResult
 from manyhands.model import Limits
@@ -43,11 +44,17 @@ class State:
         self.queues: dict[str, Queue] = {}
         self.sessions: dict[str, Session] = {}
         self.timers = Timers()
-        self.calls: dict[str, str] = {}
-        """Message id to queue, of the calls and tasks that are not finished: what a Result may wait for."""
-        self.buried: dict[str, str] = {}
-        """Message id to reason, of the calls and tasks among the dead letters."""
+        self.streams: dict[str, Stream] = {"": Stream("")}
+        """By name; they list the calls and tasks that are not finished. "" is for those whose results no stream awaits."""
+        self.collected: dict[Stream, None] = {}
+        """Streams where something has ended for which somebody waits."""
+        self.stopping: set[str] = set()
+        """Ids of running calls that were cancelled: when one of them comes back to its queue, it ends there."""
+        self.buried: dict[str, tuple[str, str]] = {}
+        """Message id to code and reason, of the calls and tasks among the dead letters."""
         self.results: dict[str, ResultKept] = {}
+        self.pieces: dict[str, list[ResultKept]] = {}
+        """By the pack's id: results of its calls."""
         self.result_waits: dict[str, list[WaitingResult]] = {}
         self.known: dict[str, float] = {}
         """Caller-given ids: 0 while their message is here, else until when (UTC seconds) they are remembered."""

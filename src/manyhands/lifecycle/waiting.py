@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from manyhands.events import Put
     from manyhands.lifecycle.queue import Queue
     from manyhands.lifecycle.sessions import Session
+    from manyhands.lifecycle.streams import Stream
 
 
 class Waiting:
@@ -25,13 +26,17 @@ class Waiting:
 
 
 class WaitingLease(Waiting):
-    """A consumer that waits for messages."""
+    """A consumer that waits for messages, of one queue or of whichever of several has one first."""
 
-    __slots__ = ("begin_n", "is_last_call", "max_n", "queue")
+    __slots__ = ("begin_n", "is_last_call", "max_n", "others", "queue")
 
-    def __init__(self, session: Session, rid: int, queue: Queue, max_n: int, begin_n: int) -> None:
+    def __init__(
+        self, session: Session, rid: int, queue: Queue, max_n: int, begin_n: int, others: tuple[Queue, ...] = ()
+    ) -> None:
         super().__init__(session, rid)
         self.queue = queue
+        self.others = others
+        """It stands in the lines of these too."""
         self.max_n = max_n
         self.begin_n = begin_n
         self.is_last_call = False
@@ -69,6 +74,17 @@ class WaitingResult(Waiting):
         super().__init__(session, rid)
         self.id = message_id
         self.forget = forget
+
+
+class WaitingCollect(Waiting):
+    """Waits for the next ends of a stream's calls."""
+
+    __slots__ = ("ack", "stream")
+
+    def __init__(self, session: Session, rid: int, stream: Stream, ack: int) -> None:
+        super().__init__(session, rid)
+        self.stream = stream
+        self.ack = ack
 
 
 W = TypeVar("W", bound=Waiting)

@@ -21,21 +21,25 @@ from enum import Enum, auto
 from typing import Any, cast, get_args
 
 from manyhands import auth
-from manyhands.errors import PayloadTooLarge, ProtocolError, ServerUnavailable, SessionTaken, UsageError
+from manyhands.errors import LeaseLost, PayloadTooLarge, ProtocolError, ServerUnavailable, SessionTaken, UsageError
 from manyhands.events import (
     Attach,
     Attached,
     Begin,
+    Collect,
+    Collected,
     Done,
     Failed,
     Granted,
     Lease,
+    Offer,
     Outcome,
     Ping,
     Pong,
     Put,
     Recalled,
     Reply,
+    Report,
     Request,
     Result,
     Settle,
@@ -114,6 +118,7 @@ class ClientWire:
         self._session = session
         self._name = attach_name
         self._parent = parent
+        self._offer: Offer | None = None  # the newest; an engine that forgot the session is told it again
         self._where = where
         self._heartbeat_s = heartbeat_s
         self._max_body_bytes = max_body_bytes
@@ -189,7 +194,7 @@ class ClientWire:
 
         Returns:
             Answers that no server is needed for (usually none): a Withdraw while no server is there ends the wait of a
-            Lease or Result here, so that a get's timeout holds through an outage.
+            Lease, Result or Collect here, so that a get's timeout holds through an outage.
 
         Raises:
             PayloadTooLarge: a body is over the server's limit. None of the requests was queued.
@@ -209,6 +214,8 @@ class ClientWire:
                 self._unanswered[request.rid] = request  # type: ignore[union-attr]
             elif kind is Recalled:
                 self._held.difference_update(request.tokens)  # type: ignore[union-attr]
+            elif kind is Offer:
+                self._offer = request  # type: ignore[assignment]
             elif kind is Withdraw:
                 target: int = request.target  # type: ignore[union-attr]
                 if self._state is not _State.OPEN:
@@ -255,6 +262,8 @@ class ClientWire:
             answer: Reply = Granted(target, [])
         elif isinstance(parked, Result):
             answer = Outcome(target, parked.id)
+        elif isinstance(parked, Collect):
+            answer = Collected(target, parked.ack, [])
         else:
             return []  # a put may have been applied: only the engine knows
         del self._unanswered[target]
@@ -398,10 +407,17 @@ class ClientWire:
             self._held.difference_update(token for token in attached.lost if token not in settling)
             return []
         self._held.clear()
+        if self._offer is not None and self._offer not in self._queue:
+            self._queue.insert(0, self._offer)
         puts = [request for request in self._unanswered.values() if isinstance(request, Put) and request.causes]
-        for rid in [put.rid for put in puts] + [settle.rid for settle in settles]:
+        reports = [request for request in self._unanswered.values() if isinstance(request, Report)]
+        for rid in [one.rid for one in puts] + [one.rid for one in settles] + [one.rid for one in reports]:
             del self._unanswered[rid]
         return [
+            *(
+                Failed(report.rid, LeaseLost.code, "The server forgot this session, so its leases are lost.")
+                for report in reports
+            ),
             *(Done(put.rid) for put in puts),
             *(Settled(settle.rid, [settlement.token for settlement in settle.settlements]) for settle in settles),
         ]

@@ -86,6 +86,7 @@ class RemoteEngine:
             attach_name=attach.name or self._client_name,
             where=self.address.url,
             held=attach.held,
+            parent=attach.parent,
         )
         link = Link(self.address, wire)
         port = RemotePort(link, sink, self._open(link))

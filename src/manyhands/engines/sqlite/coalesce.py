@@ -4,7 +4,7 @@ What a batch both makes and unmakes never reaches the disk: a message that was p
 costs three dictionary look-ups and no row. What is left may then be written kind by kind (`store.Store.write`), because
 for each row only the last word of its kind survives and the kinds are written in this order:
 
-    queues → messages → freed → leased → buried → produced → removed → the rest
+    queues → messages → freed → leased → buried → cut → produced → removed → the rest
 
 A later change of one row that must win over an earlier one of another kind removes it here, so the order above and the
 order in which the core reported the changes leave the same rows behind (held by a test against a row-by-row oracle).
@@ -15,10 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
+
 from manyhands.lifecycle.changes import (
+    Acked,
     Buried,
     Change,
     Counted,
+    Cut,
     Forgotten,
     Freed,
     Leased,
@@ -38,9 +42,13 @@ class Rows:
     """What is left of a batch's changes, one dictionary for each kind of row, keyed by the row's key."""
 
     __slots__ = (
+        "acked",
         "buried",
         "counted",
+        "cut",
+        "dropped_ended",
         "dropped_results",
+        "ended",
         "forgotten",
         "freed",
         "kept_results",
@@ -59,6 +67,7 @@ class Rows:
         self.freed: dict[int, Freed] = {}
         self.leased: dict[int, Leased] = {}
         self.buried: dict[int, Buried] = {}
+        self.cut: dict[int, Cut] = {}
         self.produced: dict[int, list[str]] = {}
         self.removed: list[int] = []
         self.queues: dict[str, QueueSet] = {}
@@ -67,6 +76,9 @@ class Rows:
         self.sessions: dict[str, SessionSeen] = {}
         self.kept_results: dict[str, ResultKept] = {}
         self.dropped_results: set[str] = set()
+        self.ended: dict[int, ResultKept] = {}
+        self.dropped_ended: set[int] = set()
+        self.acked: dict[str, int] = {}
         self.remembered: dict[str, Remembered] = {}
         self.forgotten: set[str] = set()
         self.add(changes)
@@ -105,6 +117,7 @@ class Rows:
         self.leased.pop(n, None)
         self.freed.pop(n, None)
         self.buried.pop(n, None)
+        self.cut.pop(n, None)
         self.produced.pop(n, None)
         if self.stored.pop(n, None) is None:
             self.removed.append(n)
@@ -118,10 +131,29 @@ class Rows:
     def _see(self, change: SessionSeen) -> None:
         self.sessions[change.session] = change
 
+    def _cut_down(self, change: Cut) -> None:
+        self.cut[change.n] = change
+
+    def _acknowledge(self, change: Acked) -> None:
+        # What ended in this same batch and was received already needs no row.
+        for number in [number for number, kept in self.ended.items() if kept.stream == change.stream]:
+            if number <= change.number:
+                kept = self.ended.pop(number)
+                if kept.until:
+                    self.ended[number] = msgspec.structs.replace(kept, stream="")
+        self.acked[change.stream] = change.number
+
     def _keep(self, change: ResultKept) -> None:
+        if change.number:
+            self.ended[change.number] = change
+            return
         self.kept_results.setdefault(change.id, change)  # the first write wins, within a batch as across batches
 
     def _drop(self, change: ResultDropped) -> None:
+        if change.number:
+            if self.ended.pop(change.number, None) is None:
+                self.dropped_ended.add(change.number)
+            return
         self.kept_results.pop(change.id, None)
         self.dropped_results.add(change.id)  # written before the kept ones: a result kept after this stays
 
@@ -146,4 +178,6 @@ _TAKE: dict[type[Any], Callable[[Rows, Any], None]] = {
     Forgotten: Rows._forget,
     QueueSet: Rows._set_queue,
     Counted: Rows._count,
+    Cut: Rows._cut_down,
+    Acked: Rows._acknowledge,
 }

@@ -25,6 +25,9 @@ _decode_history = msgspec.msgpack.Decoder(list[Attempt]).decode
 _decode_holes = msgspec.msgpack.Decoder(tuple[int, ...]).decode
 
 
+_ENDED = "SELECT id, queue, value, until, number, stream, first, n, code, text FROM ended ORDER BY number"
+
+
 class Content(NamedTuple):
     """What was read, with what the writing side must know of it."""
 
@@ -64,7 +67,10 @@ def read(db: sqlite3.Connection, next_n: int) -> Content:
         messages=messages,
         watermarks=watermarks,
         sessions=[SessionSeen(*row) for row in db.execute("SELECT * FROM session")],
-        results=[ResultKept(*row) for row in db.execute("SELECT * FROM result")],
+        results=[
+            *(ResultKept(*row) for row in db.execute("SELECT * FROM result")),
+            *(ResultKept(*row) for row in db.execute(_ENDED)),
+        ],
         remembered=remembered,
         next_n=next_n,
     )
@@ -76,10 +82,12 @@ def _read_messages(db: sqlite3.Connection, names: dict[int, str], produced: dict
     rows = db.execute("SELECT n, queue, data FROM message ORDER BY n")
     if not states:  # a backlog that nobody has touched, perhaps a large one
         return [StoredMessage(n, names[queue], _decode_message(data)) for n, queue, data in rows]
-    untouched = (0, 0, 0, 0.0, 0, "", None, 0.0, "")
+    untouched = (0, 0, 0, 0.0, 0, "", None, 0.0, "", "", 0, 0)
     messages = []
     for n, queue, data in rows:
-        _, deliveries, is_suspect, due_at, token, session, history, died_at, reason = states.get(n, untouched)
+        _, deliveries, is_suspect, due_at, token, session, history, died_at, reason, need, first, end = states.get(
+            n, untouched
+        )
         messages.append(
             StoredMessage(
                 n=n,
@@ -94,6 +102,9 @@ def _read_messages(db: sqlite3.Connection, names: dict[int, str], produced: dict
                 history=_decode_history(history) if history else [],
                 died_at=died_at,
                 reason=reason,
+                need=need,
+                first=first,
+                end=end,
             )
         )
     return messages

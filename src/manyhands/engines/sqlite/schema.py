@@ -17,11 +17,23 @@ from pathlib import Path
 from manyhands.errors import EngineCorrupt, EngineUnavailable, UsageError
 
 APPLICATION_ID = 0x4D4E5948  # "MNYH"
-FORMAT = 1
+FORMAT = 2
+_UPGRADABLE = 1
 
 _MAGIC = b"SQLite format 3\x00"
 _USER_VERSION_AT, _APPLICATION_ID_AT, _HEADER_BYTES = 60, 68, 100
 
+# What format 2 has beyond format 1: calls, which part ways, wait for a need, and end in streams.
+ADDED = """
+ALTER TABLE state ADD COLUMN need TEXT NOT NULL DEFAULT '';
+ALTER TABLE state ADD COLUMN first INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN last INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE ended (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL, queue TEXT NOT NULL, value BLOB, until REAL NOT NULL, stream TEXT NOT NULL,
+    first INTEGER NOT NULL, n INTEGER NOT NULL, code TEXT NOT NULL, text TEXT NOT NULL
+);
+CREATE INDEX ended_stream ON ended (stream, number) WHERE stream <> '';
+"""
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE queue (
@@ -83,7 +95,7 @@ def create(path: Path) -> None:
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.executescript(
-                f"BEGIN; {TABLES} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}; COMMIT;"
+                f"BEGIN; {TABLES} {ADDED} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}; COMMIT;"
             )
         finally:
             connection.close()  # the last connection: copies the log into the file, syncs it and deletes the log
@@ -131,8 +143,23 @@ def check_header(path: Path) -> None:
             f"{path} is an SQLite database of another program (application id {application_id:#x}, ours is "
             f"{APPLICATION_ID:#x}). Nothing was changed. Name a path of its own for the store."
         )
-    if version != FORMAT:
+    if version not in (FORMAT, _UPGRADABLE):
         raise UsageError(
             f"{path} has format {version} and this manyhands knows format {FORMAT}. Nothing was changed. "
             "Open it with the version that wrote it, or a newer one."
         )
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Give a file of the format before this one what it lacks, whole or not at all; one of this format stays as it is."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] == FORMAT:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in filter(str.strip, ADDED.split(";")):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={FORMAT}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise

@@ -43,16 +43,21 @@ class Bulk:
 STORE = Bulk("INSERT INTO message VALUES ", "(?,?,?)")
 STORE_LARGE = "INSERT INTO message VALUES (?,?,?)"
 FREE = Bulk(
-    "INSERT INTO state (n, deliveries, is_suspect, due_at, history) VALUES ",
-    "(?,?,?,?,?)",
+    "INSERT INTO state (n, deliveries, is_suspect, due_at, history, need) VALUES ",
+    "(?,?,?,?,?,?)",
     " ON CONFLICT (n) DO UPDATE SET deliveries=excluded.deliveries, is_suspect=excluded.is_suspect,"
-    " due_at=excluded.due_at, history=excluded.history, token=0, session=''",
+    " due_at=excluded.due_at, history=excluded.history, need=excluded.need, token=0, session=''",
 )
 LEASE = Bulk(
     "INSERT INTO state (n, deliveries, token, session) VALUES ",
     "(?,?,?,?)",
     " ON CONFLICT (n) DO UPDATE SET deliveries=excluded.deliveries, token=excluded.token,"
-    " session=excluded.session, due_at=0",
+    " session=excluded.session, due_at=0, need=''",
+)
+CUT = Bulk(
+    "INSERT INTO state (n, first, last) VALUES ",
+    "(?,?,?)",
+    " ON CONFLICT (n) DO UPDATE SET first=excluded.first, last=excluded.last",
 )
 BURY = Bulk(
     "INSERT INTO state (n, died_at, reason, history) VALUES ",
@@ -72,3 +77,10 @@ DROP_RESULT = Bulk("DELETE FROM result WHERE id IN (", "?", ")")
 KEEP_RESULT = "INSERT OR IGNORE INTO result VALUES (?,?,?,?)"
 FORGET = Bulk("DELETE FROM remembered WHERE id IN (", "?", ")")
 REMEMBER = Bulk("INSERT OR REPLACE INTO remembered VALUES ", "(?,?)")
+END = Bulk("INSERT OR IGNORE INTO ended VALUES ", "(?,?,?,?,?,?,?,?,?,?)")
+END_LARGE = "INSERT OR IGNORE INTO ended VALUES (?,?,?,?,?,?,?,?,?,?)"
+DROP_ENDED = Bulk("DELETE FROM ended WHERE number IN (", "?", ")")
+ACK = (
+    "DELETE FROM ended WHERE stream=? AND stream<>'' AND number<=? AND until=0",
+    "UPDATE ended SET stream='' WHERE stream=? AND stream<>'' AND number<=?",
+)

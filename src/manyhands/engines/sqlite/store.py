@@ -96,6 +96,7 @@ class Store:
             with translated(path):
                 store._configure()
                 store._verify()
+                schema.upgrade(connection)
         except BaseException:
             store.abandon()
             raise
@@ -197,7 +198,7 @@ class Store:
             self._set_queues(rows)
         if rows.stored:
             self._store(rows)
-        if rows.freed or rows.leased or rows.buried:
+        if rows.freed or rows.leased or rows.buried or rows.cut:
             self._change_states(rows)
         if rows.produced:
             sql.PRODUCE.run(self._db, [value for n, ids in rows.produced.items() for id_ in ids for value in (n, id_)])
@@ -250,7 +251,7 @@ class Store:
         if rows.freed:
             flat: list[Any] = []
             for freed in rows.freed.values():
-                flat += (freed.n, freed.deliveries, freed.is_suspect, freed.due_at, _history(freed.history))
+                flat += (freed.n, freed.deliveries, freed.is_suspect, freed.due_at, _history(freed.history), freed.need)
             sql.FREE.run(self._db, flat)
         if rows.leased:
             flat = []
@@ -262,6 +263,8 @@ class Store:
             for buried in rows.buried.values():
                 flat += (buried.n, buried.died_at, buried.reason, _history(buried.history))
             sql.BURY.run(self._db, flat)
+        if rows.cut:
+            sql.CUT.run(self._db, [value for cut in rows.cut.values() for value in (cut.n, cut.first, cut.end)])
         self._pages += (len(rows.freed) + len(rows.leased) + len(rows.buried)) / 20
 
     def _remove(self, removed: list[int]) -> None:
@@ -291,12 +294,34 @@ class Store:
             sql.DROP_RESULT.run(db, list(rows.dropped_results))
         for kept in rows.kept_results.values():
             db.execute(sql.KEEP_RESULT, (kept.id, kept.queue, kept.value, kept.until))
-            self._pages += len(kept.value) / 4096
+            self._pages += len(kept.value or b"") / 4096
+        if rows.ended or rows.acked or rows.dropped_ended:
+            self._write_ended(rows)
         if rows.forgotten:
             sql.FORGET.run(db, list(rows.forgotten))
         if rows.remembered:
             sql.REMEMBER.run(db, [value for kept in rows.remembered.values() for value in (kept.id, kept.until)])
         self._pages += 3 + len(rows.marked) / 20
+
+    def _write_ended(self, rows: Rows) -> None:
+        db = self._db
+        for stream, number in rows.acked.items():
+            for statement in sql.ACK:
+                db.execute(statement, (stream, number))
+        if rows.dropped_ended:
+            sql.DROP_ENDED.run(db, list(rows.dropped_ended))
+        flat: list[Any] = []
+        for e in rows.ended.values():
+            row = (e.number, e.id, e.queue, e.value, e.until, e.stream, e.first, e.n, e.code, e.text)
+            size_bytes = len(e.value or b"")
+            self._pages += (size_bytes + 100) / 4096
+            if size_bytes < _LARGE_BYTES:
+                flat += row
+            else:
+                db.execute(sql.END_LARGE, row)
+                if size_bytes >= _HUGE_BYTES:
+                    db.execute(sql.END_LARGE, (e.number, "", "", b"", 0.0, "", 0, 0, "", ""))  # see _store_large
+        sql.END.run(db, flat)
 
     # -- upkeep -------------------------------------------------------------------------------------------------------
 
@@ -311,6 +336,7 @@ class Store:
         self._db.execute("DELETE FROM session WHERE ended_at > 0 AND ended_at < ?", (wall - watermark_kept_s,))
         self._db.execute("DELETE FROM remembered WHERE until < ?", (wall,))
         self._db.execute("DELETE FROM result WHERE until > 0 AND until < ?", (wall,))
+        self._db.execute("DELETE FROM ended WHERE stream = '' AND until > 0 AND until < ?", (wall,))
 
     def checkpoint_if_due(self) -> None:
         """Copy the log into the file when it has grown enough; between batches, by the thread that writes."""

@@ -15,17 +15,22 @@ An engine declares in its `Features` what it does not offer; those tests are ski
 from manyhands.testing.contract.accounting import AccountingPromises
 from manyhands.testing.contract.admin import AdminPromises
 from manyhands.testing.contract.bounds import BoundPromises
+from manyhands.testing.contract.cancelling import CancellingPromises
 from manyhands.testing.contract.counting import CountingPromises
 from manyhands.testing.contract.fencing import FencingPromises
 from manyhands.testing.contract.hygiene import HygienePromises
 from manyhands.testing.contract.leases import LeasePromises
 from manyhands.testing.contract.order import OrderPromises
+from manyhands.testing.contract.packs import PackPromises
+from manyhands.testing.contract.parents import ParentPromises
+from manyhands.testing.contract.parking import ParkingPromises
 from manyhands.testing.contract.peer import Peer, Pending, eventually, message
 from manyhands.testing.contract.resend import ResendPromises
 from manyhands.testing.contract.results import ResultPromises
 from manyhands.testing.contract.sessions import SessionPromises
 from manyhands.testing.contract.stage import CALM, EngineFactory, Stage, needs
 from manyhands.testing.contract.stopping import StoppingPromises
+from manyhands.testing.contract.streams import StreamPromises
 from manyhands.testing.contract.waiting import WaitingPromises
 
 
@@ -38,6 +43,11 @@ class EngineContract(
     CountingPromises,
     ResendPromises,
     ResultPromises,
+    StreamPromises,
+    PackPromises,
+    ParentPromises,
+    CancellingPromises,
+    ParkingPromises,
     AccountingPromises,
     StoppingPromises,
     WaitingPromises,

@@ -99,8 +99,11 @@ class Pending:
 class Peer:
     """One session at an engine."""
 
-    def __init__(self, engine: Engine, *, name: str = "", session: str = "", held: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, engine: Engine, *, name: str = "", session: str = "", held: Sequence[int] | None = None, parent: str = ""
+    ) -> None:
         self.session = session or secrets.token_hex(16)
+        self.parent = parent
         self.name = name
         self.recalls: list[events.Recall] = []
         self.closings: list[events.Closing] = []
@@ -115,7 +118,7 @@ class Peer:
 
     def _attach(self, engine: Engine, held: Sequence[int] | None) -> Port:
         return engine.attach(
-            events.Attach(self.session, self.name, None if held is None else list(held)),
+            events.Attach(self.session, self.name, None if held is None else list(held), parent=self.parent),
             self._take,
         )
 
@@ -238,18 +241,24 @@ class Peer:
         delay_s: float = 0.0,
         reason: str = "",
         result: bytes | None = None,
+        calls: int = 0,
     ) -> bool:
         """Settle one delivery; whether its lease was still this session's."""
-        return not self.settle(model.Settlement(delivery.token, kind, is_task_done, delay_s, reason, result))
+        return not self.settle(model.Settlement(delivery.token, kind, is_task_done, delay_s, reason, result, calls))
 
-    def ack(self, delivery: model.Delivery, *, is_task_done: bool = False, result: bytes | None = None) -> bool:
-        return self.end(delivery, model.SettleKind.ACK, is_task_done=is_task_done, result=result)
+    def ack(
+        self, delivery: model.Delivery, *, is_task_done: bool = False, result: bytes | None = None, calls: int = 0
+    ) -> bool:
+        return self.end(delivery, model.SettleKind.ACK, is_task_done=is_task_done, result=result, calls=calls)
 
-    def nack(self, delivery: model.Delivery, *, delay_s: float = 0.0, reason: str = "") -> bool:
-        return self.end(delivery, model.SettleKind.NACK, delay_s=delay_s, reason=reason)
+    def nack(self, delivery: model.Delivery, *, delay_s: float = 0.0, reason: str = "", calls: int = 0) -> bool:
+        return self.end(delivery, model.SettleKind.NACK, delay_s=delay_s, reason=reason, calls=calls)
 
-    def reject(self, delivery: model.Delivery, *, reason: str = "") -> bool:
-        return self.end(delivery, model.SettleKind.REJECT, reason=reason)
+    def reject(self, delivery: model.Delivery, *, reason: str = "", result: bytes | None = None, calls: int = 0) -> bool:
+        return self.end(delivery, model.SettleKind.REJECT, reason=reason, result=result, calls=calls)
+
+    def park(self, delivery: model.Delivery, need: str) -> bool:
+        return self.end(delivery, model.SettleKind.PARK, reason=need)
 
     def release(self, delivery: model.Delivery) -> bool:
         return self.end(delivery, model.SettleKind.RELEASE)
@@ -287,8 +296,49 @@ class Peer:
     def result(self, id: str, *, wait_s: float = 0.0, forget: bool = False) -> bytes | None:  # noqa: A002
         return self.start(events.Result(0, id, wait_s, forget)).expect(events.Outcome).value
 
-    def report_dead(self, session: str, reason: str = "") -> None:
-        self.start(events.ReportDead(0, session, reason)).expect(events.Done)
+    def report_dead(
+        self,
+        session: str,
+        reason: str = "",
+        *,
+        token: int = 0,
+        part: int = -1,
+        settlement: model.Settlement | None = None,
+        is_idle: bool = False,
+    ) -> None:
+        request = events.ReportDead(0, session, reason, token, part, settlement, is_idle)
+        self.start(request).expect(events.Done)
+
+    def collect(self, stream: str, ack: int = 0, *, wait_s: float = 0.0) -> events.Collected:
+        """What has ended in a stream."""
+        return self.start(events.Collect(0, stream, ack, wait_s)).expect(events.Collected)
+
+    def ended(self, stream: str, n: int = 1) -> list[model.Ended]:
+        """The next n ends of a stream, which must come; all of them are acknowledged."""
+        ended: list[model.Ended] = []
+        ack = 0
+        while len(ended) < n:
+            collected = self.collect(stream, ack, wait_s=PATIENCE_S)
+            if not collected.ended:
+                raise AssertionError(f"expected {n} ends, got {ended!r}")
+            ended += collected.ended
+            ack = collected.number
+        self.collect(stream, ack)
+        return ended
+
+    def report_request(self, delivery: model.Delivery, calls: int, result: bytes) -> events.Report:
+        return events.Report(0, self.next_seq(""), 0, delivery.token, calls, result)
+
+    def report(self, delivery: model.Delivery, calls: int, result: bytes) -> None:
+        """The next calls of a pack have ended."""
+        self.start(self.report_request(delivery, calls, result)).expect(events.Done)
+
+    def cancel(self, queue: str, *ids: str, is_running_too: bool = False) -> list[str]:
+        """Which of these were taken out."""
+        return self.start(events.Cancel(0, queue, list(ids), is_running_too)).expect(events.Cancelled).ids
+
+    def reclaim(self, child: str, queue: str, *begun: model.Begun) -> None:
+        self.start(events.Reclaim(0, child, queue, list(begun))).expect(events.Done)
 
     def peek(self, queue: str, limit: int = 20) -> list[model.Message]:
         return self.start(events.Peek(0, queue, limit)).expect(events.Peeked).messages

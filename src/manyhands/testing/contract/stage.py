@@ -62,9 +62,9 @@ class Stage:
                     pytest.skip(f"not offered by this engine: {feature}")
         return self._engine
 
-    def peer(self, name: str = "") -> Peer:
-        """A new session."""
-        peer = Peer(self.engine, name=name)
+    def peer(self, name: str = "", *, parent: Peer | None = None) -> Peer:
+        """A new session; parent looks after it."""
+        peer = Peer(self.engine, name=name, parent=parent.session if parent is not None else "")
         self._peers.append(peer)
         return peer
 
