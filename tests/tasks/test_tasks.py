@@ -29,8 +29,8 @@ from manyhands.errors import (
     UsageError,
     WrongArguments,
 )
-from manyhands.model import Delivery, Kind, Message, SettleKind, Settlement
-from manyhands.tasks import REGISTRY, Current, Registry, Task, TaskCall, TaskOptions, current, running, settling
+from manyhands.model import Kind, Message, SettleKind
+from manyhands.tasks import REGISTRY, Current, Registry, Task, TaskCall, TaskOptions, current, running
 from manyhands.tasks.options import checked
 from manyhands.tasks.task import changed
 
@@ -257,8 +257,9 @@ def test_only_what_retry_on_names_is_tried_again() -> None:
     assert attempt(SystemExit(1))[0] == SettleKind.REJECT
 
 
-def test_give_up_ends_it_whatever_is_left() -> None:
+def test_give_up_ends_it_whatever_is_left_and_so_does_a_value_that_cannot_be_sent() -> None:
     assert attempt(GiveUp("no such address"))[0] == SettleKind.REJECT
+    assert attempt(PayloadNotEncodable("a Registry"))[0] == SettleKind.REJECT
 
 
 def test_try_again_waits_as_it_says() -> None:
@@ -371,67 +372,6 @@ def test_an_outcome_for_another_version_of_the_task_is_a_sentence() -> None:
 def test_queue_errors_of_a_task_arrive() -> None:
     assert isinstance(raised(queue.Full()), queue.Full)
     assert isinstance(raised(WrongArguments("x", argument="a")), TypeError)
-
-
-# -- settling ------------------------------------------------------------------------------------------------------
-
-
-def delivered(task: Task[..., Any], n: int = 1) -> tuple[Delivery, TaskCall]:
-    message = made(task, Order(1, datetime(2026, 1, 1)))
-    return Delivery(77, n, message), opened(task, message)
-
-
-def outcome_of(settlement: Settlement, task: Task[..., Any] = SHIP) -> Any:
-    assert settlement.result is not None
-    encoding, start = CODEC.verify_result("orders()", "id-1", settlement.result, Kind.TASK)
-    assert encoding == PLAIN
-    value, error, _ = tasks.read_outcome(settlement.result[start:], task)
-    return value if error is None else error
-
-
-def test_what_returned_is_acked_with_its_value() -> None:
-    delivery, call = delivered(SHIP)
-    settlement = settling.returned(CODEC, "orders()", delivery, call, Order(3, datetime(2026, 1, 1)), 0.5)
-    assert (settlement.token, settlement.kind) == (77, SettleKind.ACK)
-    assert outcome_of(settlement) == Order(3, datetime(2026, 1, 1))
-
-
-def test_a_value_that_cannot_be_sent_is_rejected_and_not_tried_again() -> None:
-    delivery, call = delivered(SHIP.options(max_attempts=5))
-    settlement = settling.returned(CODEC, "orders()", delivery, call, Registry(), 0.5)
-    assert settlement.kind == SettleKind.REJECT
-    assert isinstance(outcome_of(settlement), PayloadNotEncodable)
-
-
-def test_an_error_is_told_to_who_waits_only_when_nobody_tries_again() -> None:
-    task = SHIP.options(max_attempts=2)
-    delivery, call = delivered(task, 1)
-    again = settling.raised(CODEC, "orders()", delivery, call, OSError("down"), 0.1, 0.5)
-    assert (again.kind, again.delay_s, again.result, again.reason) == (SettleKind.NACK, 0.5, None, "OSError: down")
-    delivery, call = delivered(task, 2)
-    over = settling.raised(CODEC, "orders()", delivery, call, OSError("down"), 0.1, 0.5)
-    assert (over.kind, over.reason) == (SettleKind.REJECT, "OSError: down")
-    assert isinstance(outcome_of(over), OSError)
-
-
-def test_the_will_is_what_a_time_out_would_have_said() -> None:
-    delivery, call = delivered(SHIP.options(timeout_s=3, max_attempts=2))
-    assert settling.will(CODEC, "orders()", delivery, call, 0.5).kind == SettleKind.NACK
-    delivery, call = delivered(SHIP.options(timeout_s=3))
-    settlement = settling.will(CODEC, "orders()", delivery, call, 0.5)
-    assert settlement.kind == SettleKind.REJECT
-    found = outcome_of(settlement)
-    assert isinstance(found, TaskTimedOut)
-    assert found.timeout_s == 3
-    assert len(settlement.result or b"") < 2000, "it has to fit the block that a child shares with its parent"
-
-
-def test_an_unknown_task_is_parked_with_its_need() -> None:
-    delivery, _ = delivered(SHIP)
-    with pytest.raises(UnknownTask) as caught:
-        tasks.open_body(delivery.message.body, Registry())
-    settlement = settling.parked(delivery, caught.value)
-    assert (settlement.kind, settlement.reason) == (SettleKind.PARK, f"task:{SHIP.name}")
 
 
 # -- current -------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
     one of retry_on                      NACK, exponential backoff   REJECT
     TaskTimedOut (the runner's limit)    as retry_on says: it is a TimeoutError and so an OSError
     GiveUp, anything else                REJECT                      REJECT
+    PayloadNotEncodable (its value)      REJECT: the work is done, and would end in the same value again
     TaskCancelled                        ACK: nobody wants it, and it is no dead letter
 
 With REJECT and ACK the error travels as the outcome (results.py) for whoever waits; a rejected message is also kept as a
@@ -18,7 +19,7 @@ import math
 import msgspec
 
 from manyhands._text import REASON_CHARS, readable
-from manyhands.errors import GiveUp, TaskCancelled, TryAgain
+from manyhands.errors import GiveUp, PayloadNotEncodable, TaskCancelled, TryAgain
 from manyhands.model import SettleKind
 from manyhands.retry import backoff_s
 from manyhands.tasks.bodies import TaskCall
@@ -44,7 +45,7 @@ def after(error: BaseException, attempt: int, call: TaskCall, unit: float) -> Ve
     if isinstance(error, TaskCancelled):
         return Verdict(SettleKind.ACK, reason=reason)
     has_more = attempt < call.body.max_attempts
-    if isinstance(error, GiveUp) or not has_more:
+    if isinstance(error, (GiveUp, PayloadNotEncodable)) or not has_more:
         return Verdict(SettleKind.REJECT, reason=reason)
     if isinstance(error, TryAgain):
         if error.delay_s is not None and 0 <= error.delay_s < math.inf:
