@@ -53,7 +53,7 @@ _VERSION_AT, _PHASE, _BEGUN, _CLAIMED_FROM, _STARTED, _DEADLINE, _ARRIVED, _ENDE
 )
 _WILL_SIZE = 12
 # Words of the parent, in a cache line of their own.
-_FENCE, _VERDICT, _GIVEN_FROM, _GIVEN_TO = 16, 17, 18, 19
+_FENCE, _VERDICT, _GIVEN_FROM, _GIVEN_TO, _WATCHED = 16, 17, 18, 19, 20
 _SLOTS = 32
 _SLOT = 4  # token, first ordinal, how many calls (0: no pack), index of its queue
 _TEXT = (_SLOTS + MAX_IN_HAND * _SLOT) * 8
@@ -165,6 +165,11 @@ class ChildBlock(_Block):
         self._view[_TEXT : _TEXT + len(data)] = data
         self._ints[_TEXT_SIZE] = len(data)
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether the parent looks at the limits of what runs; else it wants a notice of a call that has one."""
+        return bool(self._ints[_WATCHED])
+
     def leave_will(self, settlement: bytes) -> None:
         """Say how the next call shall end if its limit ends it; before the claim that sets the limit.
 
@@ -197,16 +202,18 @@ class ChildBlock(_Block):
         ints[_ARRIVED] = arrived  # last: the parent reads only what is complete
         return first
 
-    def ended(self, n_run: int, heard_mono: float) -> None:
+    def ended(self, n_run: int) -> None:
         """All that is in hand has ended or was given back.
 
         Args:
             n_run: how many calls this child has finished in its life.
-            heard_mono: when the engine's last answer arrived.
         """
         ints = self._ints
         ints[_ENDED] = self._arrived
         ints[_N_RUN] = n_run
+
+    def heard(self, heard_mono: float) -> None:
+        """When the engine's last answer arrived."""
         self._floats[_HEARD] = heard_mono
 
     def claim(self, first: int, last: int, now_mono: float, deadline_mono: float = 0.0) -> bool:
@@ -318,6 +325,10 @@ class ParentBlock(_Block):
     def text(self) -> str:
         """What the child left to be said of it; "" for nothing."""
         return bytes(self._view[_TEXT : _TEXT + self._ints[_TEXT_SIZE]]).decode("utf-8", "replace")
+
+    def watch(self, is_on: bool) -> None:
+        """Say whether this parent looks at the limits of what runs, without a notice from the child."""
+        self._ints[_WATCHED] = is_on
 
     def will(self) -> bytes:
         """How the running call ends if its limit ended it: msgpack of a model.Settlement; b"": the child could not say."""

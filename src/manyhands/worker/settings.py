@@ -5,7 +5,7 @@ A parent starts a child in one of two ways:
 * a fresh interpreter: `Popen(command(), stdin=PIPE, pass_fds=…)`, then `stdin.write(as_bytes(settings))`. No key and no
   user's data ever stands on a command line.
 * a process of a multiprocessing context (spawn or forkserver, never fork): `Process(target=child.run_in_process,
-  args=(as_bytes(settings), connection))`.
+  args=(as_bytes(settings), connection))`, where the connection is one end of a duplex Pipe, for words and notices.
 
 The pipe stays open as long as the parent lives: a child whose pipe ends has lost its parent, and ends at once.
 """
@@ -20,6 +20,10 @@ import msgspec
 
 DRAIN = b"d"
 """A word to a child: finish the call that runs, release the rest, say goodbye, exit with DRAINED."""
+
+READY, LIMIT = b"r", b"l"
+"""Notices to the parent: the child is attached and asks for work; it has begun a call with a time limit while the parent did
+not look (`ParentBlock.watch`)."""
 
 _LENGTH = Struct("!I")
 
@@ -68,8 +72,8 @@ class ChildSettings(msgspec.Struct, frozen=True):
     max_in_hand: int = 0
     """At most so many messages are prefetched; 0 leaves it to the measured times."""
     life_fd: int = -1
-    """POSIX: an inherited descriptor whose other end only the parent holds and never writes to. Its end kills the child even
-    while a call holds the interpreter's lock."""
+    """POSIX: an inherited socket whose other end only the parent holds and never writes to; the child's notices go there. On
+    Linux its end kills the child even while a call holds the interpreter's lock."""
 
 
 def as_bytes(settings: ChildSettings) -> bytes:

@@ -1,0 +1,479 @@
+"""A worker's child: leases, runs and settles over the wire itself, one call at a time.
+
+    wait for a grant ──> the block notes it ──> each call: claim, run ──> settle what ended and ask for more, in one write
+         ^                                                                                         │
+         └─────────────────────────────────────────────────────────────────────────────────────────┘
+
+What has to happen while a call runs is the keeper's (keeper.py); orders and the parent's death are heard by a thread that
+reads the pipe. What may be run, and when not, is said by the block (block.py), how much to ask for by pacing.py.
+
+It needs floors 0 and 1 and a socket only, so that it starts fast and stays small.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from manyhands.calls.bodies import Setup
+from manyhands.calls.running import run_setup
+from manyhands.codec import Codec
+from manyhands.errors import AuthenticationFailed, ManyhandsError, ProtocolError, SessionTaken
+from manyhands.events import Failed, Goodbye, Granted, Lease, Offer, Progress, Recall, Recalled, Reply, Withdraw
+from manyhands.model import CALLS, Delivery, Message, SettleKind, Settlement
+from manyhands.worker import pacing
+from manyhands.worker.block import ChildBlock, Phase
+from manyhands.worker.keeper import Keeper
+from manyhands.worker.line import Line
+from manyhands.worker.running import CallWork, Runner, TaskWork
+from manyhands.worker.settings import DRAIN, HEAD_BYTES, LIMIT, READY, ChildSettings, Exit, from_bytes, read_length
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+FLUSH_S = 0.002
+"""Outcomes of a batch are sent when the oldest is so old and more calls follow."""
+FLUSH_BYTES = 1024 * 1024
+CONFIRM_S = 1.5
+"""How long a child that leaves waits for the engine's word for what it settled last."""
+PROGRESS_S = 0.05
+"""Of one call, progress is sent this often at most."""
+ASK_AGAIN_S = 1.0
+"""How long a child waits when its queue was shut down or its question was refused."""
+_NEVER = 2**62
+
+
+class Child:
+    """One child's life.
+
+    Args:
+        notify: sends a notice to the parent.
+    """
+
+    def __init__(self, settings: ChildSettings, block: ChildBlock, notify: Callable[[bytes], None]) -> None:
+        self._settings = settings
+        self._block = block
+        self._notify = notify
+        self._line = Line(settings)
+        self._queues = [queue + CALLS for queue in settings.queues]
+        self._runner = Runner(
+            Codec([(key.id, key.body) for key in self._line.keyring]),
+            utc=time.time,
+            unit=random.random,
+            tasks_only=settings.tasks_only,
+            on_progress=self._on_progress,
+        )
+        self._pace = pacing.Pace(settings.max_in_hand)
+        self._left = settings.max_tasks or _NEVER
+        self._n_run = 0
+        self._lease_rid = 0  # of the question that waits for an answer
+        self._ask_at = 0.0
+        self._is_leaving = False
+        self._step = 0
+        # What the keeper may send while a call runs, under the line's lock.
+        self._ended: list[Settlement] = []
+        self._n_flushed = 0
+        self._ended_bytes = 0
+        self._work: CallWork | TaskWork | None = None
+        # The batch at hand: the last ordinal that may be run, and the first that the parent took back.
+        self._stop_after = 0
+        self._taken_from = _NEVER
+        self._n_forgotten = 0
+        self._progress_at = 0.0
+        self._keeper = Keeper(self, _die_of)
+
+    def order(self, word: bytes) -> None:
+        """The parent's word; in another thread."""
+        if word != DRAIN:
+            return
+        self._is_leaving = True
+        with self._line.lock:
+            if self._line.is_reading and self._lease_rid:
+                self._line.send([Withdraw(self._lease_rid)])
+
+    def live(self) -> Exit:
+        """Connect, work, and leave in order.
+
+        Raises:
+            AuthenticationFailed, ProtocolError, SessionTaken: there is no server for it.
+        """
+        line, block = self._line, self._block
+        line.on_attached = [Offer(self._runner.offers())]
+        block.enter(Phase.CONNECTING)
+        while not line.is_up:
+            if self._is_leaving:
+                return Exit.DRAINED
+            line.restore()
+        block.heard(line.heard_mono)
+        self._notify(READY)
+        while True:
+            self._flush_and_ask()
+            if not self._lease_rid and (self._is_leaving or self._left <= 0):
+                break
+            self._wait()
+            while line.replies:
+                reply = line.replies.popleft()
+                if type(reply) is Granted and reply.rid == self._lease_rid:
+                    self._lease_rid = 0
+                    if reply.deliveries:
+                        self._run_batch(reply.queue or self._queues[0], reply.deliveries)
+                        break
+                else:
+                    self._hear(reply)
+        self._leave()
+        return Exit.DRAINED if self._is_leaving else Exit.RETIRED
+
+    # -- talking ---------------------------------------------------------------------------------------------------
+
+    def _flush_and_ask(self) -> None:
+        """Send what ended, with the question for more behind it, and be the one who reads."""
+        line = self._line
+        with line.lock:
+            requests = self._take_ended()
+            if not self._lease_rid and not self._is_leaving and self._left > 0 and time.monotonic() >= self._ask_at:
+                n = min(self._pace.ask(), self._left)
+                self._lease_rid = line.rid()
+                requests.append(Lease(self._lease_rid, self._queues[0], n, n, also=self._queues[1:]))
+            line.is_reading = True
+            self._block.enter(Phase.WAITING)
+            if requests:
+                line.send(requests)
+
+    def _take_ended(self) -> list[Any]:
+        ready = self._ended[self._n_flushed :]
+        self._ended, self._n_flushed, self._ended_bytes = [], 0, 0
+        return [self._line.settle(ready)] if ready else []
+
+    def _wait(self) -> None:
+        line = self._line
+        if self._lease_rid:
+            try:
+                line.wait()
+            except (ProtocolError, AuthenticationFailed):
+                time.sleep(ASK_AGAIN_S)  # it is another server for a moment, or one that is not quite there yet
+            if self._is_leaving and line.is_up and not line.replies:
+                with line.lock:
+                    line.send([Withdraw(self._lease_rid)])
+            elif self._is_leaving and not line.is_up:
+                self._lease_rid = 0
+        else:
+            time.sleep(max(0.0, min(ASK_AGAIN_S, self._ask_at - time.monotonic())))
+        line.is_reading = False
+        self._block.heard(line.heard_mono)
+
+    def _hear(self, reply: Reply) -> None:
+        if type(reply) is Recall:
+            with self._line.lock:
+                self._line.send([Recalled(reply.queue, [])])  # what it has, it has begun
+        elif type(reply) is Failed and reply.rid == self._lease_rid:
+            self._lease_rid = 0
+            self._ask_at = time.monotonic() + ASK_AGAIN_S
+
+    def _leave(self) -> None:
+        """Wait for the engine's word for what was settled, and say goodbye."""
+        line = self._line
+        self._block.enter(Phase.LEAVING)
+        until = time.monotonic() + CONFIRM_S
+        with line.lock:
+            line.is_reading = True
+            line.send([line.settle([], is_hurried=True)])
+        while line.n_unanswered and line.is_up and time.monotonic() < until:
+            line.wait()
+            line.replies.clear()
+        with line.lock:
+            line.send([Goodbye()])
+        line.close()
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def _run_batch(self, queue: str, deliveries: list[Delivery]) -> None:
+        block = self._block
+        index = self._queues.index(queue)
+        at = block.accept([(delivery.token, _calls_of(delivery.message), index) for delivery in deliveries])
+        self._stop_after = at - 1 + min(self._left, sum(_calls_of(delivery.message) or 1 for delivery in deliveries))
+        self._taken_from = _NEVER
+        self._n_forgotten = self._line.n_forgotten
+        block.enter(Phase.RUNNING)
+        self._keeper.wake()
+        started = flushed = time.monotonic()
+        longest_s, n = 0.0, 0
+        for delivery in deliveries:
+            now = time.monotonic()
+            if (self._ended and now - flushed > FLUSH_S) or self._ended_bytes > FLUSH_BYTES:
+                flushed = now
+                with self._line.lock:
+                    self._line.send(self._take_ended())
+            self._run_message(queue, delivery, at)
+            at += _calls_of(delivery.message) or 1
+            took_s = time.monotonic() - now
+            longest_s = max(longest_s, took_s)
+            n += 1
+        self._pace.finished(n, time.monotonic() - started, longest_s)
+        block.ended(self._n_run)
+
+    def _run_message(self, queue: str, delivery: Delivery, first: int) -> None:
+        """Run what may be run of one message, and note how its delivery ends."""
+        if not self._may_begin(first, first):
+            if first < self._taken_from:
+                self._note(Settlement(delivery.token, SettleKind.RELEASE))
+            return
+        work = self._runner.open(queue, delivery)
+        if isinstance(work, Settlement):
+            self._note(work)
+            return
+        self._work = work
+        clock, at, size = time.monotonic, 0, 1
+        reported = clock()
+        while at < work.n:
+            end = min(at + size, work.n)
+            started = clock()
+            deadline = 0.0
+            if work.timeout_s:
+                end = at + 1
+                deadline = started + work.timeout_s
+                self._block.leave_will(msgspec.msgpack.encode(work.will(at)))
+            if (at or end > 1 or deadline) and not self._may_begin(first + at, first + end - 1, deadline):
+                end = min(end, self._stop_after + 1 - first)
+                if end <= at:
+                    break
+            started = clock()
+            work.run(at, end)
+            now = clock()
+            work.took(now - started)
+            n, at = end - at, end
+            self._n_run += n
+            self._left -= n
+            self._step += 1
+            if at < work.n:
+                size = pacing.claim(n, now - started)
+                if now - reported > FLUSH_S or work.size_bytes > FLUSH_BYTES:
+                    reported = now
+                    self._send_ended()
+        with self._line.lock:
+            self._work = None
+            settlement = work.settlement()
+            self._ended.append(settlement)
+            if settlement.result is not None:
+                self._ended_bytes += len(settlement.result)
+
+    def _may_begin(self, first: int, last: int, deadline: float = 0.0) -> bool:
+        """Claim these calls. Whether all of them are to be run; else those up to _stop_after are."""
+        if self._is_leaving or self._line.n_forgotten != self._n_forgotten:
+            self._stop_after = min(self._stop_after, first - 1)
+        if last > self._stop_after:
+            last = self._stop_after
+            if last < first:
+                return False
+            self._claim(first, last, deadline)
+            return False
+        return self._claim(first, last, deadline)
+
+    def _claim(self, first: int, last: int, deadline: float) -> bool:
+        block = self._block
+        if block.claim(first, last, time.monotonic(), deadline):
+            if deadline and not block.is_watched:
+                self._notify(LIMIT)
+            return True
+        taken_from, taken_to = block.verdict()
+        if first <= taken_to and taken_from <= taken_to:
+            self._taken_from = max(first, taken_from)
+            self._stop_after = min(self._stop_after, self._taken_from - 1)
+        return last <= self._stop_after
+
+    def _note(self, settlement: Settlement) -> None:
+        with self._line.lock:
+            self._ended.append(settlement)
+
+    # -- the keeper's part -----------------------------------------------------------------------------------------
+
+    def is_idle(self) -> bool:
+        return self._line.is_reading
+
+    def step(self) -> int:
+        return self._step
+
+    def tend(self, nap_s: float) -> None:
+        line = self._line
+        if not line.is_up:
+            with contextlib.suppress(ManyhandsError):
+                line.restore()
+        with line.lock:
+            if line.is_reading:
+                return
+            line.look()
+        self._send_ended()
+        line.wait_readable(nap_s)
+
+    def _send_ended(self) -> None:
+        """Send what has ended while a call runs."""
+        line = self._line
+        with line.lock:
+            requests: list[Any] = []
+            ready = self._ended[self._n_flushed :]
+            if ready:
+                self._n_flushed = len(self._ended)
+                requests.append(line.settle(ready))
+            work = self._work
+            report = work.report() if work is not None else None
+            if work is not None and report is not None:
+                requests.append(line.report(work.token, *report))
+            if requests:
+                line.send(requests)
+
+    def _on_progress(self, token: int, part: int, done: float, total: float, note: str) -> None:
+        now = time.monotonic()
+        if now - self._progress_at < PROGRESS_S and done < total:
+            return
+        self._progress_at = now
+        with self._line.lock:
+            self._line.send([Progress(token, part, done, total, note)])
+
+
+def _calls_of(message: Message) -> int:
+    options = message.options
+    return options.calls if options is not None and options.calls > 1 else 0
+
+
+# -- the process -------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """A fresh interpreter's: the settings come on standard input, then words; never returns."""
+    # A task that reads its standard input must not swallow the parent's words.
+    pipe = os.dup(0)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    settings = from_bytes(_read(pipe, read_length(_read(pipe, HEAD_BYTES))))
+    notices: socket.socket | None = None
+    if settings.life_fd >= 0:
+        os.set_inheritable(settings.life_fd, False)
+        notices = socket.socket(fileno=settings.life_fd)
+        notices.setblocking(False)
+        _die_with(notices)
+
+    def notify(word: bytes) -> None:
+        if notices is not None:
+            with contextlib.suppress(OSError):
+                notices.send(word)
+
+    sys.exit(_run(settings, lambda: os.read(pipe, 1), notify))
+
+
+def run_in_process(settings: bytes, connection: Connection) -> None:
+    """The target of a multiprocessing.Process under spawn or forkserver; never returns.
+
+    Args:
+        settings: `settings.as_bytes`.
+        connection: one end of a duplex Pipe; words come and notices go here.
+    """
+
+    def notify(word: bytes) -> None:
+        with contextlib.suppress(OSError):
+            connection.send_bytes(word)
+
+    def listen() -> bytes:
+        try:
+            return connection.recv_bytes()
+        except EOFError:
+            return b""
+
+    sys.exit(_run(from_bytes(settings[HEAD_BYTES:]), listen, notify))
+
+
+def _run(settings: ChildSettings, listen: Callable[[], bytes], notify: Callable[[bytes], None]) -> Exit:
+    for name in ("SIGINT", "SIGTERM"):
+        # They reach all processes of a group; what becomes of a child is its parent's decision. A handler and not SIG_IGN,
+        # which programs that a task starts would inherit.
+        signal.signal(getattr(signal, name), lambda *_: None)
+    block = ChildBlock(settings.block)
+    orders: list[bytes] = []
+    child: Child | None = None
+
+    def hear() -> None:
+        while True:
+            try:
+                word = listen()
+            except OSError:
+                word = b""
+            if not word:
+                os._exit(Exit.ORPHANED)
+            orders.append(word)
+            if child is not None:
+                child.order(word)
+
+    threading.Thread(target=hear, name="manyhands-orders", daemon=True).start()
+    try:
+        _prepare(settings)
+    except BaseException as error:  # imports and initializers run the user's code
+        block.say(f"{type(error).__name__}: {error}")
+        _show(error)
+        return Exit.UNUSABLE
+    child = Child(settings, block, notify)
+    for word in orders:
+        child.order(word)
+    gc.collect()
+    gc.freeze()
+    try:
+        return child.live()
+    except (AuthenticationFailed, ProtocolError, SessionTaken) as error:
+        block.say(str(error))
+        return Exit.UNUSABLE
+
+
+def _prepare(settings: ChildSettings) -> None:
+    known = set(settings.sys_path)
+    sys.path[:] = [*settings.sys_path, *(path for path in sys.path if path not in known)]
+    for module in settings.imports:
+        importlib.import_module(module)
+    if settings.initializer:
+        run_setup(Setup("", settings.initializer))
+
+
+def _show(error: BaseException) -> None:
+    import traceback
+
+    traceback.print_exception(error)
+
+
+def _die_of(error: BaseException) -> None:
+    """End the process for an error in a thread without which it cannot live."""
+    _show(error)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _read(fd: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = os.read(fd, size - len(data))
+        if not part:
+            os._exit(Exit.ORPHANED)
+        data += part
+    return data
+
+
+def _die_with(life: socket.socket) -> None:
+    """Have the kernel end this process when the parent's end of this socket closes, whatever Python is doing then.
+
+    The end of the connection raises SIGIO, whose default action is to end the process. On other systems than Linux a parent
+    that only reads a notice would raise it as well.
+    """
+    if sys.platform != "linux":
+        return
+    import fcntl
+
+    fd = life.fileno()
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)

@@ -1,0 +1,392 @@
+"""From a delivery to its outcome: what a child does with a message, and a worker's threads and event loops as well.
+
+    Runner.open(queue, delivery) ──> CallWork, TaskWork ── run(first, end) ──> settlement(), report()
+                             └─────> Refusal: a Settlement at once (parked, rejected); nothing of it was run
+
+No sockets, no threads, no clock: who runs the work measures it and says how long it took.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from manyhands._text import REASON_CHARS, readable
+from manyhands.calls.outcomes import Outcomes
+from manyhands.calls.running import Calls, Loader, encode_result, run_setup, sealed_id
+from manyhands.codec import PLAIN, Codec
+from manyhands.errors import ManyhandsError, SealBroken, TaskTimedOut, UndecodableBody, UnknownTask
+from manyhands.model import Delivery, Kind, Message, SettleKind, Settlement, result_id
+from manyhands.tasks.attempts import Current, running
+from manyhands.tasks.bodies import TaskCall, open_body
+from manyhands.tasks.policy import after
+from manyhands.tasks.registry import REGISTRY, Registry
+from manyhands.tasks.results import pack_error, pack_value
+
+CALLS_NEED, ITEMS_NEED = "calls", "items"
+"""What a message needs that is an Executor's call (workers with tasks_only run none), or no call at all (none runs it)."""
+
+Progress = Callable[[int, int, float, float, str], None]
+"""Takes (token, part, done, total, note)."""
+
+
+def python_need() -> str:
+    """What a function that was sent by value needs: this interpreter's minor version."""
+    return f"python:{sys.version_info.major}.{sys.version_info.minor}"
+
+
+class CallWork:
+    """The calls of one CALL message, or the one that a split left of it.
+
+    Args:
+        loaded: the message's calls.
+    """
+
+    __slots__ = (
+        "_calls",
+        "_cuts",
+        "_id",
+        "_is_pack",
+        "_offset",
+        "_outcomes",
+        "_queue",
+        "_runner",
+        "_sent",
+        "n",
+        "timeout_s",
+        "token",
+    )
+
+    def __init__(self, runner: Runner, queue: str, delivery: Delivery, loaded: Calls) -> None:
+        options = delivery.message.options
+        part = options.part if options is not None else -1
+        self.token = delivery.token
+        self.n = loaded.n if part < 0 else 1
+        """How many calls there are to run."""
+        self.timeout_s = loaded.timeout_s
+        """How long each may run; 0 is for ever."""
+        self._runner = runner
+        self._queue = queue
+        self._id = delivery.message.id
+        self._is_pack = options is not None and options.calls > 1
+        self._offset = max(part, 0)
+        self._calls = loaded
+        self._outcomes = Outcomes(is_one=not self._is_pack)
+        self._sent = 0  # so many outcomes were reported
+        self._cuts: list[tuple[int, float]] = []  # (calls up to here, seconds of the last step)
+
+    @property
+    def n_ended(self) -> int:
+        """How many calls have ended."""
+        return len(self._outcomes.values)
+
+    def run(self, first: int, end: int) -> None:
+        """Run the calls first … end - 1. Whatever they raise becomes their outcome."""
+        calls = self._calls
+        if calls.setup is not None and (trouble := self._runner.set_up(calls.setup)) is not None:
+            for _ in range(first, end):
+                self._outcomes.fail(trouble)
+            self._outcomes.is_setup_failed = True
+            return
+        calls.run(first + self._offset, end + self._offset, self._outcomes)
+
+    def took(self, seconds: float) -> None:
+        """The calls of the last `run` took so long together."""
+        self._cuts.append((len(self._outcomes.values), seconds))
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much its outcomes will take, at least."""
+        return self._outcomes.size_bytes
+
+    def settlement(self) -> Settlement:
+        """The end of the delivery: the outcomes of all that was run and not reported; what was not run goes back."""
+        n = len(self._outcomes.values)
+        if n == self._sent:
+            return Settlement(self.token, SettleKind.RELEASE)
+        return Settlement(self.token, result=self._result(n), calls=n - self._sent if self._is_pack else 0)
+
+    def report(self) -> tuple[int, bytes] | None:
+        """Of a pack, while a call of it runs: how many calls have ended that were not reported, and their result.
+
+        Called in another thread than the one in `run`; the caller sees to it that `settlement` is not called meanwhile.
+        """
+        n = len(self._outcomes.values)
+        if not self._is_pack or n == self._sent or n >= self.n:
+            return None
+        sent = self._sent
+        result = self._result(n)
+        self._sent = n
+        return n - sent, result
+
+    def will(self, index: int) -> Settlement:
+        """How call `index` ends when its time limit ends it."""
+        error = TaskTimedOut(
+            f"The call was stopped after {self.timeout_s:g} s, its limit (timeout_s).", timeout_s=self.timeout_s
+        )
+        outcomes = Outcomes()
+        outcomes.fail(error, is_ours=True)
+        outcomes.took(1, self.timeout_s)
+        return Settlement(self.token, result=self._sealed(outcomes, index, 1), calls=1 if self._is_pack else 0)
+
+    def _result(self, end: int) -> bytes:
+        outcomes, start = self._outcomes, self._sent
+        if start or end < len(outcomes.values) or (self._is_pack and end < self.n):
+            outcomes = _slice(outcomes, start, end)
+        at, times = 0, outcomes.times
+        for upto, seconds in self._cuts:
+            a, b = max(at, start), min(upto, end)
+            if a < b:
+                times.append((b - a, seconds * (b - a) / (upto - at)))
+            at = upto
+        if at < end:  # a step that is not over
+            times.append((end - max(at, start), 0.0))
+        return self._sealed(outcomes, start, end - start)
+
+    def _sealed(self, outcomes: Outcomes, first: int, n: int) -> bytes:
+        to = result_id(self._id, first, n) if self._is_pack else self._id
+        return encode_result(self._runner.codec, self._queue, to, Kind.CALL, outcomes)
+
+
+def _slice(outcomes: Outcomes, start: int, end: int) -> Outcomes:
+    """A copy of some outcomes, from a list to which another thread may add."""
+    part = Outcomes()
+    part.values = outcomes.values[start:end]
+    part.blobs = [index - start for index in list(outcomes.blobs) if start <= index < end]
+    part.failures = {index - start: failure for index, failure in list(outcomes.failures.items()) if start <= index < end}
+    part.is_setup_failed = outcomes.is_setup_failed
+    return part
+
+
+class TaskWork:
+    """One attempt of a task."""
+
+    __slots__ = (
+        "_call",
+        "_delivery",
+        "_error",
+        "_queue",
+        "_runner",
+        "_seconds",
+        "_value",
+        "n",
+        "n_ended",
+        "timeout_s",
+        "token",
+    )
+
+    def __init__(self, runner: Runner, queue: str, delivery: Delivery, call: TaskCall) -> None:
+        self.token = delivery.token
+        self.n = 1
+        self.n_ended = 0
+        self.timeout_s = call.body.timeout_s
+        self._runner = runner
+        self._queue = queue
+        self._delivery = delivery
+        self._call = call
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._seconds = 0.0
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the task's function is a coroutine function."""
+        return self._call.task.is_async
+
+    @property
+    def size_bytes(self) -> int:
+        return 0
+
+    def run(self, first: int, end: int) -> None:
+        """Run the attempt. Whatever it raises becomes its outcome."""
+        call = self._call
+        try:
+            with running(self._current()):
+                value = call.task.__wrapped__(*call.args, **call.kwargs)
+                if call.task.is_async:
+                    value = self._runner.complete(value)
+                self._value = value
+        except BaseException as error:  # SystemExit too: it ends the attempt, not the worker
+            self._error = error
+        self.n_ended = 1
+
+    async def run_async(self) -> None:
+        """The same for a coroutine function, in the caller's event loop. Cancelling it raises CancelledError here too."""
+        call = self._call
+        try:
+            with running(self._current()):
+                self._value = await call.task.__wrapped__(*call.args, **call.kwargs)
+        except BaseException as error:
+            self._error = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.n_ended = 1
+
+    def took(self, seconds: float) -> None:
+        """The attempt took so long."""
+        self._seconds = seconds
+
+    def settlement(self) -> Settlement:
+        """The end of the delivery."""
+        if not self.n_ended:
+            return Settlement(self.token, SettleKind.RELEASE)
+        error = self._error
+        if error is None:
+            try:
+                return Settlement(self.token, result=self._sealed(pack_value(self._call.task, self._value, self._seconds)))
+            except ManyhandsError as trouble:
+                error = trouble
+        return self._failed(error, self._seconds)
+
+    def report(self) -> tuple[int, bytes] | None:
+        return None
+
+    def will(self, index: int) -> Settlement:
+        """How the attempt ends when its time limit ends it: again, or as TaskTimedOut."""
+        name, limit_s = self._call.task.name, self.timeout_s
+        error = TaskTimedOut(f"Task {name} was stopped after {limit_s:g} s, its limit (timeout_s).", timeout_s=limit_s)
+        return self._failed(error, limit_s)
+
+    def _failed(self, error: BaseException, seconds: float) -> Settlement:
+        verdict = after(error, self._delivery.attempt, self._call, self._runner.unit())
+        result = None if verdict.kind == SettleKind.NACK else self._sealed(pack_error(error, seconds))
+        return Settlement(self.token, verdict.kind, delay_s=verdict.delay_s, reason=verdict.reason, result=result)
+
+    def _sealed(self, body: bytes) -> bytes:
+        return self._runner.codec.sealed(self._queue, self._delivery.message.id, PLAIN, [body], Kind.TASK)
+
+    def _current(self) -> Current:
+        runner, token = self._runner, self.token
+        limit_s = self.timeout_s
+        return Current(
+            self._delivery.message.id,
+            self._delivery.attempt,
+            max_attempts=self._call.body.max_attempts,
+            deadline=runner.utc() + limit_s if limit_s else None,
+            on_progress=lambda done, total, note: runner.on_progress(token, -1, done, total, note),
+            is_cancelled=lambda: runner.is_cancelled(token),
+        )
+
+
+Work = CallWork | TaskWork
+
+
+class Runner:
+    """Makes work of deliveries, for one process or pool. `open` is for one thread at a time.
+
+    Args:
+        tasks_only: run registered tasks only; refuse whatever would be unpickled, and import nothing for a message.
+        utc: UTC seconds now.
+        unit: a random number in [0, 1), which spreads retries.
+        on_progress: hears how far calls have come, in their own thread.
+        is_cancelled: whether the call under this token was asked to stop.
+        complete: runs a coroutine to its end, for tasks that are coroutine functions.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        *,
+        utc: Callable[[], float],
+        unit: Callable[[], float],
+        tasks_only: bool = False,
+        registry: Registry = REGISTRY,
+        on_progress: Progress = lambda token, part, done, total, note: None,
+        is_cancelled: Callable[[int], bool] = lambda token: False,
+        complete: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.codec = codec
+        self.utc = utc
+        self.unit = unit
+        self.on_progress = on_progress
+        self.is_cancelled = is_cancelled
+        self.complete = complete or _complete
+        self._tasks_only = tasks_only
+        self._registry = registry
+        self._loader = Loader(codec, python_need().partition(":")[2])
+        self._set_up: dict[str, BaseException | None] = {}  # by executor: how its initializer failed
+        self._split: tuple[str, bytes, bytes, Calls] | None = None  # the pack that was opened last, for the others of it
+
+    def offers(self) -> list[str]:
+        """What this worker can run beside what each can (events.Offer)."""
+        return [*self._registry.needs(), *(() if self._tasks_only else (CALLS_NEED, python_need()))]
+
+    def open(self, queue: str, delivery: Delivery) -> Work | Settlement:
+        """Verify a delivery and make work of it, or say how it ends because it cannot be run here. Never raises.
+
+        Args:
+            queue: the engine's queue that it came from.
+        """
+        message = delivery.message
+        try:
+            if message.kind == Kind.CALL:
+                return self._open_call(queue, delivery)
+            if message.kind == Kind.TASK:
+                return self._open_task(queue, delivery)
+        except UnknownTask as error:
+            return Settlement(delivery.token, SettleKind.PARK, reason=error.need)
+        except BaseException as error:  # rebuilding objects runs their own code, which may do anything
+            return self._refused(queue, delivery, error)
+        return Settlement(delivery.token, SettleKind.PARK, reason=ITEMS_NEED)
+
+    def set_up(self, setup: Any) -> BaseException | None:
+        """Run an executor's initializer unless that was done here; how it failed."""
+        known = self._set_up
+        if setup.executor not in known:
+            try:
+                run_setup(setup)
+                known[setup.executor] = None
+            except BaseException as error:
+                known[setup.executor] = error
+        return known[setup.executor]
+
+    def _open_call(self, queue: str, delivery: Delivery) -> Work | Settlement:
+        message = delivery.message
+        if self._tasks_only:
+            return Settlement(delivery.token, SettleKind.PARK, reason=CALLS_NEED)
+        if message.options is None or message.options.part < 0:
+            loaded = self._loader.load(queue, [message])
+        else:
+            loaded = self._load_part(queue, message)
+        if loaded.needs:
+            return Settlement(delivery.token, SettleKind.PARK, reason=loaded.needs)
+        return CallWork(self, queue, delivery, loaded)
+
+    def _load_part(self, queue: str, message: Message) -> Calls:
+        """A call of a pack that was split: the others of it have the same body, and likely come next."""
+        last, of = self._split, queue + " " + sealed_id(message)
+        if last is not None and last[0] == of and last[1] == message.seal and last[2] == message.body:
+            return last[3]
+        loaded = self._loader.load(queue, [message])
+        self._split = (of, message.seal, message.body, loaded)
+        return loaded
+
+    def _open_task(self, queue: str, delivery: Delivery) -> TaskWork:
+        message = delivery.message
+        encoding = self.codec.verify(queue, message.id, message.seal, message.body, message.kind)
+        if encoding != PLAIN:
+            raise UndecodableBody(f"the body is in encoding {encoding} and no task's; install the sender's version")
+        return TaskWork(self, queue, delivery, open_body(message.body, self._registry, may_import=not self._tasks_only))
+
+    def _refused(self, queue: str, delivery: Delivery, error: BaseException) -> Settlement:
+        """A message that is not what it says, or is none for this version: a dead letter, with an answer for who waits."""
+        message = delivery.message
+        reason = readable(f"{type(error).__name__}: {error}", REASON_CHARS)
+        if message.kind == Kind.TASK:
+            body = pack_error(error, 0.0)
+            result = self.codec.sealed(queue, message.id, PLAIN, [body], Kind.TASK)
+        else:
+            n = message.options.calls if message.options is not None and message.options.calls > 1 else 0
+            outcomes = Outcomes()
+            for _ in range(n or 1):
+                outcomes.fail(error, is_ours=isinstance(error, SealBroken | UndecodableBody))
+            result = encode_result(self.codec, queue, result_id(message.id, 0, n), Kind.CALL, outcomes)
+        return Settlement(delivery.token, SettleKind.REJECT, reason=reason, result=result)
+
+
+def _complete(coroutine: Any) -> Any:
+    import asyncio  # most children run no coroutine
+
+    return asyncio.run(coroutine)

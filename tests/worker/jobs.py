@@ -1,0 +1,65 @@
+"""Functions that children in tests import by name."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def pid(*_: Any) -> int:
+    return os.getpid()
+
+
+def fail(text: str) -> None:
+    raise KeyError(text)
+
+
+def leave(code: int) -> None:
+    raise SystemExit(code)
+
+
+def die(code: int = 9) -> None:
+    os._exit(code)
+
+
+def unsendable() -> Any:
+    return threading.Lock()
+
+
+def big(n: int) -> bytes:
+    return bytes(n)
+
+
+def echo(data: Any) -> Any:
+    return data
+
+
+def nothing(*_: Any) -> None:
+    pass
+
+
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def sleep_on(path: str, *, at_most_s: float = 20.0) -> str:
+    """Say that it runs, then wait for a second file."""
+    Path(path).touch()
+    until = time.monotonic() + at_most_s
+    while not os.path.exists(path + ".go") and time.monotonic() < until:
+        time.sleep(0.002)
+    return path
+
+
+def hold_the_lock(path: str) -> None:
+    """Run in C, without letting any other thread of this process run, for ever."""
+    Path(path).touch()
+    sum(iter(int, 1))  # type: ignore[arg-type]
