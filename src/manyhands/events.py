@@ -167,8 +167,9 @@ class Size(_Event, array_like=True, frozen=True, tag=12):
 
 
 class Result(_Event, array_like=True, frozen=True, tag=13):
-    """Fetch a result by message id, waiting for it. Answer: Outcome; Failed "unknown_id" when no such message exists,
-    "task" when it became a dead letter.
+    """Fetch a result by message id, or by the `part_id` of a call in a pack, waiting for it. Answer: Outcome; Failed
+    "unknown_id" when no such message exists, "task" when it became a dead letter, "worker_crashed" when it did so because
+    its consumers were lost, "task_cancelled".
 
     Calls and tasks (kind above 0) are known from their put on; of an item only a stored result is known, so that ten
     million waiting items need no index.
@@ -178,7 +179,7 @@ class Result(_Event, array_like=True, frozen=True, tag=13):
     id: str
     wait_s: float = FOREVER
     forget: bool = False
-    """Drop the stored result once this reply is out."""
+    """Drop the stored result once this reply is out; not one that calls share, nor one that a stream still awaits."""
 
 
 class Ping(_Event, array_like=True, frozen=True, tag=14):
@@ -195,9 +196,10 @@ class Goodbye(_Event, array_like=True, frozen=True, tag=15):
 class ReportDead(_Event, array_like=True, frozen=True, tag=16):
     """A parent says that the child with this session id is dead: its leases return at once. Answer: Done.
 
-    What is charged: with a token, the call that was running under it and nothing else. Without one, what the session had
-    begun; of a pack nothing is charged then (each unfinished call travels alone from here), but for max_deliveries 1, which
-    becomes a dead letter: it may have run.
+    What is charged: with a token, the call that was running under it and nothing else (of a pack the one that `part` names).
+    Without one, what the session had begun; of a pack nothing is charged then (each unfinished call travels alone from
+    here), but for max_deliveries 1, which becomes a dead letter: it may have run. A token whose lease ended meanwhile
+    charges nobody.
     """
 
     rid: int
@@ -208,7 +210,8 @@ class ReportDead(_Event, array_like=True, frozen=True, tag=16):
     part: int = -1
     """Of a pack: which call of it was running."""
     settlement: Settlement | None = None
-    """How the running call ends (a time limit, a cancellation); None: it was lost, and is given back or dies of it."""
+    """How the running call ends (a time limit, a cancellation), of a pack that one call alone: a result is then sealed as
+    `result_id(pack, part, 1)`. None: it was lost, and is given back or dies of it."""
     is_idle: bool = False
     """Nothing was running: nothing is charged."""
 
@@ -217,8 +220,10 @@ class Collect(_Event, array_like=True, frozen=True, tag=32):
     """Fetch what has ended of the messages whose `Options.reply_to` is this stream. Answer: Collected, as soon as there is
     something; with nothing when wait_s is over.
 
-    A stream belongs to the session that last collected it. When that session ends, what is not begun of the stream's
-    messages is dropped orphan_s later unless it has keep_result_s. Results without keep_result_s are forgotten once acked.
+    A stream belongs to the session that last collected it, before the first Collect to the one that put for it. When that
+    session ends or has no connection for orphan_s, what is not begun of the stream's messages is dropped then unless it has
+    keep_result_s. Results without keep_result_s are forgotten once acked. Send it again with the same ack after a
+    reconnect: what was not acked comes again.
     """
 
     rid: int
@@ -231,7 +236,7 @@ class Collect(_Event, array_like=True, frozen=True, tag=32):
 
 class Report(_Event, array_like=True, frozen=True, tag=33):
     """The next calls of a leased pack have ended: their results are stored, the lease goes on. Answer: Done; Failed
-    "lease_lost": the rest of it is somebody else's, stop."""
+    "lease_lost": the rest of it is somebody else's, stop. Its seq counts in the stream "", as a Settle's."""
 
     rid: int
     seq: int
@@ -243,14 +248,19 @@ class Report(_Event, array_like=True, frozen=True, tag=33):
 
 
 class Cancel(_Event, array_like=True, frozen=True, tag=34):
-    """Take calls out of a queue that nobody has begun. Answer: Cancelled. Their stream hears "task_cancelled"."""
+    """Take calls out of a queue that nobody has begun. Answer: Cancelled. Their stream hears "task_cancelled".
+
+    What is leased counts as begun. Where one that was to be stopped comes back to its queue instead of ending (its worker
+    was lost, or gave it back), it ends then as cancelled.
+    """
 
     rid: int
     queue: str
     ids: list[str]
     """Of messages, or of calls in packs (`model.part_id`)."""
     is_running_too: bool = False
-    """Also stop those that run: their worker's parent is told (Stop), and kills the child if it still runs that call."""
+    """Also stop those that run: their worker's parent (or, where it has none, the session that holds the lease) is told by
+    Stop, and kills the child if it still runs that call."""
 
 
 class Vouch(_Event, array_like=True, frozen=True, tag=35):
@@ -263,8 +273,9 @@ class Vouch(_Event, array_like=True, frozen=True, tag=35):
 class Reclaim(_Event, array_like=True, frozen=True, tag=36):
     """A parent gives back what its child has not begun, because the child itself is busy. Answer: Done.
 
-    Of each named lease the first n calls stay with the child; the others go back, charged nothing, each a message of its
-    own. n 0 gives the whole message back. Leases that are lost or ended are skipped.
+    Of each named lease the first n calls stay with the child, counted from the message's first call, reported ones included;
+    the others go back, charged nothing, each a message of its own. n 0 gives the whole message back. Leases that are lost or
+    ended are skipped. Where nothing could be given back, the parent is asked again a little later if somebody still waits.
     """
 
     rid: int
@@ -276,8 +287,9 @@ class Reclaim(_Event, array_like=True, frozen=True, tag=36):
 
 
 class Offer(_Event, array_like=True, frozen=True, tag=37):
-    """What this session can run beside what every worker can: parked messages that need one of these may be handed to it.
-    Replaces the session's earlier offer. No reply."""
+    """What this session can run beside what every worker can: parked messages that need one of these may be handed to it,
+    ahead of others. Replaces the session's earlier offer; lasts as long as the session. Who parks what it offered has
+    taken that need out of its offer. No reply."""
 
     needs: list[str]
 
@@ -287,6 +299,7 @@ class Progress(_Event, array_like=True, frozen=True, tag=38):
 
     token: int
     part: int
+    """Of a pack: which call; else -1."""
     done: float
     total: float
     note: str = ""
@@ -566,7 +579,7 @@ class Cancelled(_Event, array_like=True, frozen=True, tag=78):
 
 class Recall(_Event, array_like=True, frozen=True, tag=90):
     """Others wait for this queue: give back up to n deliveries that no get has returned. Answered by Recalled; a parent that
-    is asked for its child answers with Reclaim."""
+    is asked for its child answers with Reclaim, and is asked for what lies in the child's begun packs as well."""
 
     queue: str
     n: int

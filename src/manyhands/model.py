@@ -108,10 +108,11 @@ class Settlement(msgspec.Struct, array_like=True, frozen=True, gc=False):
     reason: str = ""
     result: bytes | None = None
     """What the call returned or raised, encoded and sealed by the consumer; None stores nothing. With REJECT it is the last
-    attempt's error, for those who wait; the message is a dead letter as well."""
+    attempt's error, for those who wait; the message is a dead letter as well. So it is with a NACK that was the last one; of
+    a pack it is then not stored."""
     calls: int = 0
-    """Of a pack: how many calls the result covers, from the first that was not reported; 0 is all that this lease still
-    has. What it does not cover goes back, each call a message of its own."""
+    """Of a pack: how many calls this settles, from the first that was not reported; 0 is all that this lease still has. The
+    others go back, charged nothing, each a message of its own. A RELEASE gives back all, a PARK parks all."""
 
 
 class Attempt(msgspec.Struct, array_like=True, frozen=True):
@@ -143,13 +144,15 @@ class Ended(msgspec.Struct, array_like=True, frozen=True, gc=False):
     id: str
     """The message's."""
     value: bytes | None = None
-    """What the consumer stored, sealed as the result of `result_id`; None: there is none, the code says why."""
+    """What the consumer stored, sealed as the result of `result_id` (with n 0 for a message that is no pack); None: there is
+    none, the code says why."""
     first: int = 0
     """Of a pack: the first call that it covers."""
     n: int = 1
     """How many calls it covers."""
     code: str = ""
-    """worker_crashed (its deliveries are used up), task_cancelled, unknown_id (purged or expired), as errors.from_code's."""
+    """worker_crashed (its deliveries are used up, the last consumer was lost), task (refused for good), task_cancelled,
+    unknown_id (purged, expired, awaited by nobody for too long, or acked without a result), as errors.from_code's."""
     text: str = ""
 
 
@@ -212,6 +215,7 @@ class QueueStats(msgspec.Struct, array_like=True, frozen=True):
     unbegun: int
     """Of those leased: prefetched by a client and not yet returned by any get."""
     dead: int
+    """Messages. The counters below count calls: a pack of n counts n, so that splitting it changes none."""
     unfinished: int
     """What join() waits for."""
     waiting: int

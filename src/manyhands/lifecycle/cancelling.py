@@ -105,7 +105,7 @@ def _from_pack(state: State, session: Session, queue: Queue, pack_id: str, parts
         return
     for first, n in _runs(parts):
         text = f"calls of message {pack_id} were cancelled"
-        results.end_without(state, queue.name, message, "task_cancelled", text, now, first, n)
+        results.end_without(state, queue.name, message, "task_cancelled", text, streams.awaiting(state, message), first, n)
     queue.unfinished = max(0, queue.unfinished - len(parts))
     packs.cut_out(state, queue, message, pack if isinstance(pack, Entry) else None, parts, now)
     state.count(queue)

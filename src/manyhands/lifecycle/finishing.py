@@ -26,13 +26,12 @@ def finish(state: State, queue: Queue, entry: Entry, result: bytes | None, now: 
         state.count(queue)
     if options is not None and options.dedupe:
         remember(state, message, now)
-    if message.kind:
-        unknow(state, queue.name, message)
+    stream = unknow(state, queue.name, message) if message.kind else None
     if result is not None:
-        store_result(state, queue.name, message, result, now)
+        store_result(state, queue.name, message, result, stream, now)
     elif message.kind:
         text = f"message {message.id} was finished without a result"
-        end_without(state, queue.name, message, "unknown_id", text, now)
+        end_without(state, queue.name, message, "unknown_id", text, stream)
 
 
 def death_code(history: Sequence[Attempt]) -> str:
@@ -66,16 +65,17 @@ def bury(
     less_unfinished(state, queue, n)
     state.note(Buried(entry.n, now.wall, reason, list(past.history)))
     if message.kind:
-        unknow(state, queue.name, message)
+        stream = unknow(state, queue.name, message)
         code = death_code(past.history)
         state.buried[message.id] = code, reason
         n = n if n > 1 else 0
         if result is not None:
-            store_result(state, queue.name, message, result, now, 0, n)
+            store_result(state, queue.name, message, result, stream, now, 0, n)
         elif not is_heard:
-            end_without(state, queue.name, message, code, f"message {message.id} became a dead letter: {reason}", now, 0, n)
+            text = f"message {message.id} became a dead letter: {reason}"
+            end_without(state, queue.name, message, code, text, stream, 0, n)
     elif result is not None:
-        store_result(state, queue.name, message, result, now)
+        store_result(state, queue.name, message, result, None, now)
 
 
 def drop(
@@ -95,9 +95,9 @@ def drop(
         calls = calls_in(message)
         n += calls
         if message.kind:
-            unknow(state, queue.name, message)
+            stream = unknow(state, queue.name, message)
             text = f"message {message.id} was {why}"
-            end_without(state, queue.name, message, code, text, now, 0, calls if calls > 1 else 0)
+            end_without(state, queue.name, message, code, text, stream, 0, calls if calls > 1 else 0)
     less_unfinished(state, queue, n)
     state.wake(queue)
 

@@ -80,7 +80,6 @@ def grant(state: State, session: Session, queue: Queue, max_n: int, begin_n: int
     if not entries:
         return []
     deliveries = []
-    has_packs = False
     leases, token, wall, changes = session.leases, state.token, now.wall, state.changes
     session_id = session.id
     for entry in entries:
@@ -89,10 +88,7 @@ def grant(state: State, session: Session, queue: Queue, max_n: int, begin_n: int
         entry.leased_at = wall
         entry.deliveries += 1
         leases[token] = entry
-        message = entry.message
-        if message.options is not None and message.options.calls > 1:
-            has_packs = True
-        deliveries.append(Delivery(token, entry.deliveries, message))
+        deliveries.append(Delivery(token, entry.deliveries, entry.message))
         if changes is not None:
             changes.append(Leased(entry.n, token, session_id, entry.deliveries))
     state.token = token
@@ -104,7 +100,7 @@ def grant(state: State, session: Session, queue: Queue, max_n: int, begin_n: int
         queue.hold_unbegun(session_id, n - begin_n)
         if queue.waiting:
             recalls.arm(state, queue, now)
-    if has_packs:
+    if queue.has_packs:
         _hold_packs(state, session, queue, [entry for entry in entries if entry.is_begun], now)
     if not session.is_watched:
         watch(state, session, now)

@@ -9,7 +9,7 @@ from manyhands.lifecycle.changes import ResultKept, Snapshot, StoredMessage
 from manyhands.lifecycle.finishing import death_code, forget_old
 from manyhands.lifecycle.marks import Mark
 from manyhands.lifecycle.placing import enqueue, watch_expiry
-from manyhands.lifecycle.queue import DEAD, LEASED, Entry, Past, Queue, is_divisible
+from manyhands.lifecycle.queue import DEAD, LEASED, Entry, Past, Queue, is_divisible, is_pack
 from manyhands.lifecycle.results import watch_result
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.silence import watch_away
@@ -76,6 +76,8 @@ def _place(state: State, stored: StoredMessage, now: Now) -> None:
     if stored.end:
         past = entry.the_past()
         past.first, past.end = stored.first, stored.end
+    if is_pack(message):
+        queue.has_packs = True
     if message.options is not None and message.options.dedupe:
         state.known[message.id] = 0.0
     if stored.died_at:
@@ -101,7 +103,13 @@ def _place(state: State, stored: StoredMessage, now: Now) -> None:
         if message.options is not None and message.options.expires_at:
             watch_expiry(state, entry, message.options.expires_at)
         return
-    enqueue(state, queue, entry, now, stored.due_at or message.due_at)
+    due_at = stored.due_at or message.due_at
+    if message.options is not None and message.options.part >= 0 and due_at <= now.wall:
+        queue.push_head(entry)  # a call of a pack that was taken apart was given back
+        if message.options.expires_at:
+            watch_expiry(state, entry, message.options.expires_at)
+        return
+    enqueue(state, queue, entry, now, due_at)
 
 
 def _keep(state: State, result: ResultKept) -> None:

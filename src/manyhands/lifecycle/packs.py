@@ -34,7 +34,7 @@ from manyhands.lifecycle.refusal import Refused, check_size
 from manyhands.lifecycle.results import end_without, store_result
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
-from manyhands.lifecycle.streams import know, unknow
+from manyhands.lifecycle.streams import awaiting, know, unknow
 from manyhands.model import Attempt, Message, SettleKind, Settlement, part_id
 
 
@@ -115,7 +115,7 @@ def check(entry: Entry, settlement: Settlement) -> None:
 def settle(state: State, session: Session, queue: Queue, entry: Entry, settlement: Settlement, now: Now) -> None:
     """End a lease on a pack: the first `calls` of what is left end as said, the others go back, charged nothing."""
     first, end = left(entry)
-    middle = first + settlement.calls if settlement.calls else end
+    middle = min(end, first + settlement.calls) if settlement.calls else end
     kind = settlement.kind
     if kind == SettleKind.RELEASE or (kind == SettleKind.PARK and is_whole(state, entry)):
         if kind == SettleKind.PARK:
@@ -138,7 +138,16 @@ def settle(state: State, session: Session, queue: Queue, entry: Entry, settlemen
     elif kind == SettleKind.REJECT:
         is_heard = settlement.result is not None
         if settlement.result is not None and middle > first:
-            store_result(state, queue.name, entry.message, settlement.result, now, first, middle - first)
+            store_result(
+                state,
+                queue.name,
+                entry.message,
+                settlement.result,
+                awaiting(state, entry.message),
+                now,
+                first,
+                middle - first,
+            )
         for part in range(first, middle):
             alone = _part(state, queue, entry, part)
             _note_reject(session, alone, settlement, now)
@@ -188,7 +197,7 @@ def end_one(
     if settlement is not None and settlement.kind == SettleKind.ACK:
         _cover(state, queue, entry, part, 1, settlement.result, now)
     elif settlement is not None and settlement.kind == SettleKind.REJECT and settlement.result is not None:
-        store_result(state, queue.name, entry.message, settlement.result, now, part, 1)
+        store_result(state, queue.name, entry.message, settlement.result, awaiting(state, entry.message), now, part, 1)
         alone = _part(state, queue, entry, part)
         _note_reject(session, alone, settlement, now)
         bury(state, queue, alone, _why(settlement), now, is_heard=True)
@@ -271,11 +280,12 @@ def _cover(state: State, queue: Queue, entry: Entry, first: int, n: int, result:
         return
     queue.done_total += n
     state.count(queue)
+    stream = awaiting(state, entry.message)
     if result is not None:
-        store_result(state, queue.name, entry.message, result, now, first, n)
+        store_result(state, queue.name, entry.message, result, stream, now, first, n)
     else:
         text = f"calls {first} to {first + n - 1} of message {entry.message.id} were finished without a result"
-        end_without(state, queue.name, entry.message, "unknown_id", text, now, first, n)
+        end_without(state, queue.name, entry.message, "unknown_id", text, stream, first, n)
 
 
 def _end(state: State, queue: Queue, entry: Entry, now: Now) -> None:

@@ -24,7 +24,7 @@ def enqueue(state: State, queue: Queue, entry: Entry, now: Now, due_at: float) -
     message = entry.message
     if due_at > now.wall:
         hold_until_due(state, queue, entry, due_at)
-    elif entry.deliveries or entry.is_suspect or (message.options is not None and message.options.part >= 0):
+    elif entry.deliveries or entry.is_suspect:
         queue.push_head(entry)
     else:
         queue.lane(message.priority).append(entry)

@@ -113,9 +113,10 @@ def _check(state: State, queue: Queue, messages: list[Message]) -> bool:
 
 
 def _check_headers(state: State, message: Message) -> None:
+    # Calls have headers, so this is on their way: what a wire's decoder guarantees is looked at in the cheapest way.
     if message.__class__ is not Message or not isinstance(message.id, str) or not isinstance(message.body, bytes):
         raise Refused("usage", f"what is put must be a Message with a text as id and bytes as body, not {message!r:.80}")
-    if not is_text(message.id):
+    if not message.id.isascii() and not is_text(message.id):
         raise Refused("usage", f"the id {message.id!r:.80} is not a text that can be written as UTF-8")
     if type(message.priority) is not int or not MIN_PRIORITY <= message.priority <= MAX_PRIORITY:
         raise Refused("usage", f"priority {message.priority!r:.40} is not an integer from {MIN_PRIORITY} to {MAX_PRIORITY}")
@@ -123,12 +124,14 @@ def _check_headers(state: State, message: Message) -> None:
         raise Refused("usage", f"message kind {message.kind!r:.40} is unknown to this engine")
     if type(message.max_deliveries) is not int or message.max_deliveries < 1:
         raise Refused("usage", f"max_deliveries {message.max_deliveries!r:.40} must be at least 1")
-    if not math.isfinite(message.due_at):
+    if message.due_at and not math.isfinite(message.due_at):
         raise Refused("usage", f"due_at {message.due_at!r} is not a time")
     options = message.options
     if options is None:
         return
-    if not isinstance(options, Options) or not math.isfinite(options.expires_at + options.keep_result_s):
+    if options.__class__ is not Options:
+        raise Refused("usage", f"options {options!r:.120} are no Options")
+    if (options.expires_at or options.keep_result_s) and not math.isfinite(options.expires_at + options.keep_result_s):
         raise Refused("usage", f"options {options!r:.120} are not valid times")
     if options.reply_to and options.reply_to not in state.streams and not is_name(options.reply_to):
         raise Refused(
@@ -279,6 +282,7 @@ def _add_one(state: State, session: Session, queue: Queue, message: Message, now
             return 0  # its time was over before it came
         if options.calls > 1:
             n = options.calls
+            queue.has_packs = True
         if options.dedupe:
             if message.id in state.known:
                 return 0

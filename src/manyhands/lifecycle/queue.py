@@ -135,6 +135,7 @@ class Queue:
         "done_total",
         "gone_delayed",
         "gone_ready",
+        "has_packs",
         "head",
         "is_recall_armed",
         "is_shut_down",
@@ -177,6 +178,8 @@ class Queue:
         self.parked: dict[str, dict[int, Entry]] = {}
         """By the need that they wait for: what no consumer here could run."""
         self.leased = 0
+        self.has_packs = False
+        """Whether a pack was ever put here."""
         self.packs_by: dict[str, int] = {}
         """Session id to how many begun packs it holds, of which its parent may give back a part; never 0."""
         self.unbegun = 0
@@ -296,16 +299,25 @@ class Queue:
                         continue
                     entry = item
                 else:
-                    if self.cancelled and item.id in self.cancelled:  # type: ignore[union-attr]
-                        self.cancelled.remove(item.id)  # type: ignore[union-attr]
-                        continue
                     n = numbers.next
                     numbers.next = n + 1
                     entry = Entry(n, name, item)  # type: ignore[arg-type]
                 taken.append(entry)
                 if len(taken) == max_n:
-                    return taken
-        return taken
+                    return taken if not self.cancelled else self._not_cancelled(taken, max_n, numbers)
+        return taken if not self.cancelled else self._not_cancelled(taken, max_n, numbers)
+
+    def _not_cancelled(self, taken: list[Entry], max_n: int, numbers: Numbers) -> list[Entry]:
+        """What was taken, without what was cancelled; apart from `take`, so that those who never cancel pay nothing."""
+        cancelled, kept = self.cancelled, []
+        for entry in taken:
+            if entry.message.id in cancelled:
+                cancelled.remove(entry.message.id)
+            else:
+                kept.append(entry)
+        if len(kept) < len(taken) == max_n:
+            kept += self.take(max_n - len(kept), numbers)
+        return kept
 
     def clear(self) -> list[Message | Entry]:
         """Take out everything that is ready, delayed or parked, in no particular order."""

@@ -10,6 +10,7 @@ from manyhands.lifecycle.queue import Entry, calls_in
 from manyhands.lifecycle.refusal import Refused, check_wait
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
+from manyhands.lifecycle.streams import Stream
 from manyhands.lifecycle.waiting import WaitingResult
 from manyhands.model import Message, part_id
 
@@ -91,27 +92,34 @@ def withdraw_waiting(state: State, waiting: WaitingResult) -> None:
 
 
 def store_result(
-    state: State, queue_name: str, message: Message, value: bytes, now: Now, first: int = 0, n: int = 0
+    state: State,
+    queue_name: str,
+    message: Message,
+    value: bytes,
+    stream: Stream | None,
+    now: Now,
+    first: int = 0,
+    n: int = 0,
 ) -> None:
     """Keep a result, hand it to those who wait and to its stream; a second one for the same id changes nothing.
 
     Args:
+        stream: who awaits it, as `streams.awaiting` says.
         first, n: which calls of a pack it covers; n 0 where the message is none.
     """
     if not n and message.id in state.results:
         return
     options = message.options
-    keep_s, name = (options.keep_result_s, options.reply_to) if options is not None else (0.0, "")
-    stream = state.streams.get(name) if name else None
-    if stream is not None and stream.is_lost:
-        stream = None
-    number = 0
-    if stream is not None or n:
-        number = state.token = state.token + 1
+    keep_s = options.keep_result_s if options is not None else 0.0
     until = now.wall + keep_s if keep_s > 0 else 0.0
-    kept = ResultKept(message.id, queue_name, value, until, number, "" if stream is None else stream.id, first, n)
-    is_kept = not name or stream is not None or until > 0
-    if is_kept:
+    number, name = 0, ""
+    if stream is not None:
+        number, name = state.token + 1, stream.id
+        state.token = number
+    elif n:
+        number = state.token = state.token + 1
+    kept = ResultKept(message.id, queue_name, value, until, number, name, first, n)
+    if stream is not None or until or options is None or not options.reply_to:
         if n:
             state.pieces.setdefault(message.id, []).append(kept)
         else:
@@ -121,7 +129,10 @@ def store_result(
         if until:
             watch_result(state, kept)
     if stream is not None:
-        streams.append(state, stream, kept)
+        stream.ended.append(kept)
+        stream.last = number
+        if stream.waiting is not None:
+            state.collected[stream] = None
     if state.result_waits:
         for message_id in _ids(message, first, n):
             for waiting in state.result_waits.pop(message_id, ()):
@@ -130,19 +141,17 @@ def store_result(
 
 
 def end_without(
-    state: State, queue_name: str, message: Message, code: str, text: str, now: Now, first: int = 0, n: int = 0
+    state: State, queue_name: str, message: Message, code: str, text: str, stream: Stream | None, first: int = 0, n: int = 0
 ) -> None:
-    """A call ended without a result: its stream and those who wait for it hear why."""
+    """A call ended without a result: its stream and those who wait for it hear why. See `store_result`."""
     if state.result_waits:
         for message_id in _ids(message, first, n):
             for waiting in state.result_waits.pop(message_id, ()):
                 state.unpark(waiting)
                 state.fail(waiting.session, waiting.rid, code, text)
-    name = message.options.reply_to if message.options is not None else ""
-    stream = state.streams.get(name) if name else None
-    if stream is not None and not stream.is_lost:
+    if stream is not None:
         number = state.token = state.token + 1
-        kept = ResultKept(message.id, queue_name, None, 0.0, number, name, first, n, code, text)
+        kept = ResultKept(message.id, queue_name, None, 0.0, number, stream.id, first, n, code, text)
         state.note(kept)
         streams.append(state, stream, kept)
 

@@ -14,6 +14,7 @@ from manyhands.lifecycle.refusal import Refused, check_wait
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
 from manyhands.lifecycle.waiting import WaitingJoin
+from manyhands.model import Settlement
 
 
 def settle(state: State, session: Session, request: Settle, now: Now) -> None:
@@ -27,8 +28,10 @@ def settle(state: State, session: Session, request: Settle, now: Now) -> None:
             return
         (mark or Mark()).check(seq, request.floor)
     settlements = request.settlements
+    limit = state.limits.max_body_bytes
     for settlement in settlements:
-        if settlement.kind or settlement.result is not None or settlement.calls:
+        result = settlement.result
+        if settlement.kind or (result is not None and (settlement.calls or len(result) > limit)):
             try:
                 check_settlement(state, settlement)
                 if settlement.calls and (held := session.leases.get(settlement.token)) is not None:
@@ -49,23 +52,22 @@ def settle(state: State, session: Session, request: Settle, now: Now) -> None:
         if queue is None or queue.name != entry.queue:
             queue = state.queues[entry.queue]
         queue.leased -= 1
-        was_begun = entry.is_begun
-        if not was_begun:
+        if not entry.is_begun:
             entry.is_begun = True
             queue.hold_unbegun(session.id, -1)
             state.wake(queue)
-        message = entry.message
-        if message.options is not None and is_pack(message):
-            if was_begun and is_divisible(entry):
-                queue.hold_pack(session.id, -1)
-            packs.settle(state, session, queue, entry, settlement, now)
-            continue
+            if queue.has_packs and is_divisible(entry):
+                queue.hold_pack(session.id, 1)
         if settlement.kind:
-            settle_alone(state, session, queue, entry, settlement, now)
+            _give_up(state, session, queue, entry, settlement, now)
             continue
+        message = entry.message
         if state.changes is None and not message.kind and message.options is None and settlement.result is None:
             entry.place = GONE
             queue.done_total += 1
+        elif queue.has_packs and is_pack(message):
+            _give_up(state, session, queue, entry, settlement, now)
+            continue
         else:
             finish(state, queue, entry, settlement.result, now)
         if settlement.is_task_done:
@@ -76,6 +78,16 @@ def settle(state: State, session: Session, request: Settle, now: Now) -> None:
         state.mark(session, "", seq, request.floor, is_applied=is_applied)
     if request.rid:
         state.effects.append((session.id, Settled(request.rid, lost) if lost else Settled(request.rid)))
+
+
+def _give_up(state: State, session: Session, queue: Queue, entry: Entry, settlement: Settlement, now: Now) -> None:
+    """Any end but the plain ack of a message that is no pack."""
+    if is_pack(entry.message):
+        if is_divisible(entry):
+            queue.hold_pack(session.id, -1)
+        packs.settle(state, session, queue, entry, settlement, now)
+    else:
+        settle_alone(state, session, queue, entry, settlement, now)
 
 
 def _planted_bug(state: State, token: int) -> Entry | None:

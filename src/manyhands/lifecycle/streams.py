@@ -81,22 +81,30 @@ def of(state: State, message: Message, owner: Session | None = None) -> Stream:
 
 def know(state: State, queue: Queue, message: Message, item: Message | Entry, owner: Session | None = None) -> None:
     """List an unfinished call, so that it can be awaited and cancelled by its id."""
-    stream = of(state, message, owner)
+    options = message.options
+    stream = state.streams.get(options.reply_to if options is not None else "") or of(state, message, owner)
     calls = stream.calls.get(queue.name)
     if calls is None:
         calls = stream.calls[queue.name] = {}
     calls[message.id] = item
 
 
-def unknow(state: State, queue_name: str, message: Message) -> None:
-    """A call is not unfinished any more."""
-    stream = state.streams.get(message.options.reply_to if message.options is not None else "")
-    if stream is not None and (calls := stream.calls.get(queue_name)) is not None:
+def unknow(state: State, queue_name: str, message: Message) -> Stream | None:
+    """A call is not unfinished any more; the stream that awaits its end."""
+    options = message.options
+    stream = state.streams.get(options.reply_to if options is not None else "")
+    if stream is None:
+        return None
+    calls = stream.calls.get(queue_name)
+    if calls is not None:
         calls.pop(message.id, None)
-        if stream.is_lost and not calls:
-            drop_ended(state, stream)
     if state.stopping:
         state.stopping.discard(message.id)
+    if stream.is_lost:
+        if not calls:
+            drop_ended(state, stream)
+        return None
+    return stream if stream.id else None
 
 
 def find(state: State, message_id: str) -> tuple[str, Message | Entry] | None:
@@ -107,6 +115,13 @@ def find(state: State, message_id: str) -> tuple[str, Message | Entry] | None:
             if item is not None:
                 return name, item
     return None
+
+
+def awaiting(state: State, message: Message) -> Stream | None:
+    """The stream that awaits the end of this message, or of calls of it; None: nobody does."""
+    name = message.options.reply_to if message.options is not None else ""
+    stream = state.streams.get(name) if name else None
+    return None if stream is None or stream.is_lost else stream
 
 
 def append(state: State, stream: Stream, kept: ResultKept) -> None:
