@@ -54,6 +54,8 @@ class Keyring:
         self.first = next(iter(self._keys.values()))
         self.raw = raws[0]
         """The first key as it was given, for the digests of standard-library peers only."""
+        self.raws = raws
+        """All of them, for the children of this process."""
 
     def find(self, key_id: bytes) -> Key | None:
         """The key with that id, or None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import secrets
 import socket
@@ -33,6 +34,7 @@ class RemoteEngine:
     Args:
         where: `tcp://host:port` or (host, port).
         connect_timeout_s: how long attach goes on trying while nobody answers; a worker may be started before its server.
+            math.inf is until the engine is closed.
         name: who this is, for people; attaches without a name of their own use it.
     """
 
@@ -51,7 +53,7 @@ class RemoteEngine:
         self._about: Attached | None = None
         self._ports: weakref.WeakSet[RemotePort] = weakref.WeakSet()
         self._lock = threading.Lock()
-        self._is_closed = False
+        self._closed = threading.Event()
 
     @property
     def name(self) -> str:
@@ -74,11 +76,12 @@ class RemoteEngine:
         """Connect and open (or resume) the session.
 
         Raises:
-            ServerUnavailable: nobody answered within connect_timeout_s; the sentence says what to check.
+            ServerUnavailable: nobody answered within connect_timeout_s, or until the engine was closed; the sentence says
+                what to check.
             AuthenticationFailed: the keys differ. At once.
             ProtocolError: what answers there is no manyhands server. At once.
         """
-        if self._is_closed:
+        if self._closed.is_set():
             raise UsageError(f"This engine's client for {self.address.url} was closed; make a new one.")
         wire = ClientWire(
             keyring=self._keyring,
@@ -95,8 +98,8 @@ class RemoteEngine:
         return port
 
     def close(self, *, closing_reason: str = "") -> None:
-        """End every session of this process at that server as if its connection had been cut. Idempotent."""
-        self._is_closed = True
+        """End every session of this process at that server as if its connection had been cut, and every try. Idempotent."""
+        self._closed.set()
         for port in list(self._ports):
             port.end(Closing(closing_reason))
 
@@ -120,7 +123,7 @@ class RemoteEngine:
             except (AuthenticationFailed, ProtocolError, SessionTaken):
                 raise
             except socket.gaierror as error:
-                if error.errno == socket.EAI_NONAME:
+                if error.errno == socket.EAI_NONAME and deadline != math.inf:
                     raise ServerUnavailable(
                         f"The host name {self.address.host!r} is not known here; check its spelling.", host=self.address.host
                     ) from error
@@ -129,19 +132,21 @@ class RemoteEngine:
                 cause = error
             now = time.monotonic()
             at = trying.next_at(link.wire.next_attempt_at(now, random.random()), now)
+            if self._closed.is_set():
+                at = None
             if at is None:
                 raise ServerUnavailable(
                     trying.verdict(cause, now), host=self.address.host, port=self.address.port
                 ) from cause
             if line := trying.line(cause, now):
                 logger.warning("%s", line)
-            time.sleep(max(0.0, at - time.monotonic()))
+            self._closed.wait(max(0.0, at - time.monotonic()))
 
     def _try_once(self, link: Link, deadline: float, say_at: float) -> list[Reply]:
         replies: list[Reply] = []
         try:
             # An attempt that nobody refuses ends when it is time to say so, and another follows.
-            link.connect(max(0.1, min(deadline, say_at) - time.monotonic()))
+            link.connect(min(max(0.1, min(deadline, say_at) - time.monotonic()), CONNECT_TIMEOUT_S))
         except OSError:
             link.wire.connection_lost(time.monotonic())
             raise

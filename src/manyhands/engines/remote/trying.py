@@ -7,6 +7,7 @@ So the first line comes after FIRST_LINE_S, when it is likely that somebody has 
 from __future__ import annotations
 
 import errno
+import math
 import socket
 
 from manyhands.address import Address
@@ -50,7 +51,7 @@ class Trying:
 
     Args:
         started_mono: when the first attempt began.
-        deadline_mono: when the client gives up.
+        deadline_mono: when the client gives up; math.inf is never.
     """
 
     def __init__(self, address: Address, started_mono: float, deadline_mono: float) -> None:
@@ -73,11 +74,12 @@ class Trying:
         """What to log now, if it is time and there is some left to wait."""
         if now < self._say_at or now >= self._deadline_mono:
             return None
+        what = f"Nobody answers at {self._where} yet ({reason(cause)}; {hint(cause)})"
+        if self._deadline_mono == math.inf:
+            self._say_at = math.inf  # who waits for ever says so once
+            return f"{what}; trying until somebody does"
         self._say_at = now + LINE_EVERY_S
-        return (
-            f"Nobody answers at {self._where} yet ({reason(cause)}; {hint(cause)}); "
-            f"trying for {self._deadline_mono - now:.0f} s more"
-        )
+        return f"{what}; trying for {self._deadline_mono - now:.0f} s more"
 
     def verdict(self, cause: OSError, now: float) -> str:
         """The error's sentence at the end."""
