@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from manyhands.errors import UsageError as UsageError
     from manyhands.errors import WireError as WireError
     from manyhands.serving import Server as Server
+    from manyhands.worker.worker import Worker as Worker
 
 _MODULES = ("aio", "managers")
 _HOMES = {
@@ -51,6 +52,7 @@ _HOMES = {
     "Client": "client",
     "Queue": "client",
     "Server": "serving",
+    "Worker": "worker.worker",
 }
 
 __all__ = [
@@ -75,6 +77,7 @@ __all__ = [
     "UnsupportedFeature",
     "UsageError",
     "WireError",
+    "Worker",
     "__version__",
     "aio",
     "connect",

@@ -14,6 +14,7 @@ from manyhands.cli.demo import demo
 from manyhands.cli.exits import MEANINGS, report
 from manyhands.cli.serve import serve
 from manyhands.cli.status import status
+from manyhands.cli.worker import worker
 from manyhands.errors import ManyhandsError
 
 HELP = "Named queues shared by many processes and machines, with nothing lost."
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.command()(serve)
+app.command()(worker)
 app.command()(demo)
 app.command()(status)
 app.add_typer(queues.app, name="queue")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from manyhands.address import STORE_SCHEMES, scheme_of
-from manyhands.client import Client
-from manyhands.client.connecting import connect
 from manyhands.errors import UnknownId, UsageError
 from manyhands.model import QueueStats, halves, name_of
 from manyhands.settings import find_url
+
+if TYPE_CHECKING:
+    from manyhands.client import Client
 
 CONNECT_S = 3.0
 """How long a command tries: long enough for a server that is just starting, short enough for a person who waits."""
@@ -29,6 +31,8 @@ def connected(url: str | None, authkey: bytes | None) -> Iterator[Client]:
         raise UsageError(
             f"{url} is a store; ask the server that has it (tcp://…), or start one: manyhands serve --store {url}"
         )
+    from manyhands.client.connecting import connect  # not at the top: a worker's parent is small without a client
+
     with connect(url, authkey, timeout_s=CONNECT_S) as client:
         yield client
 

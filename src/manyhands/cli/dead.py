@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,11 +10,13 @@ from manyhands.cli.asking import connected, require_queue
 from manyhands.cli.options import AuthkeyOption, JsonOption, UrlOption, YesOption, confirm, read_key
 from manyhands.cli.output import ago, console, duration, preview, print_json, size, table, visible
 from manyhands.cli.queues import content, kind, message_document
-from manyhands.client import Client
 from manyhands.errors import UnknownId, UsageError
 from manyhands.events import DeadList
 from manyhands.model import DeadLetter, halves
 from manyhands.tasks import shown
+
+if TYPE_CHECKING:
+    from manyhands.client import Client
 
 app = typer.Typer(help="Dead letters: list, show, retry, drop.", no_args_is_help=True, rich_markup_mode=None)
 QueueArgument = Annotated[str, typer.Argument(help="The queue that they died in.", metavar="QUEUE")]

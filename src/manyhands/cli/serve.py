@@ -15,7 +15,6 @@ from manyhands._version import __version__
 from manyhands.address import DEFAULT_URL
 from manyhands.cli.options import AuthkeyOption, JsonOption, read_key
 from manyhands.cli.output import print_json
-from manyhands.config import open_server
 from manyhands.model import Durability
 
 
@@ -42,6 +41,8 @@ def serve(
              manyhands serve --store sqlite:///jobs.db
              manyhands serve tcp://0.0.0.0:5959 --insecure --authkey @cluster.key
     """
+    from manyhands.config import open_server  # not at the top: a worker's parent is small without a server
+
     stop = threading.Event()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -17,9 +17,11 @@ from manyhands.cli.asking import connected
 from manyhands.cli.options import AuthkeyOption, JsonOption, UrlOption, read_key
 from manyhands.cli.output import ago, console, duration, print_json, table
 from manyhands.cli.queues import as_document, holds, state
-from manyhands.client import Client
 from manyhands.events import StatsReply
 from manyhands.model import QueueStats, SessionStats, name_of, public_id
+
+if TYPE_CHECKING:
+    from manyhands.client import Client
 
 NUMBERS = frozenset({"ready", "leased", "delayed", "dead", "waiting", "in/s", "done/s", "leases"})
 
