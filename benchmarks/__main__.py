@@ -1,8 +1,10 @@
 """Measure manyhands beside its peers in one run, print the ratios, keep the dated results.
 
-python -m benchmarks                 all rows, 5 turns each
+python -m benchmarks                 all rows, 5 turns each; writes docs/benchmarks.md and its charts
+python -m benchmarks --quick         all peers with a tenth of the work, once: a first look
 python -m benchmarks rate latency    only these
-python -m benchmarks --runs 3 --no-save
+python -m benchmarks calls --peers manyhands,process_pool --runs 3 --no-save
+python -m benchmarks backlog --backlog 10000000
 """
 
 from __future__ import annotations
@@ -10,14 +12,17 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import backlog, page, real_jobs, side_by_side
 from benchmarks.measure import Row, machine
-from benchmarks.rows import ROWS
+from benchmarks.peers.catalog import BY_NAME
+from benchmarks.rows import ROWS, Note
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -29,18 +34,32 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", metavar="row", help=f"some of: {', '.join(ROWS)} (default: all)")
     parser.add_argument("--runs", type=int, default=5, help="turns of each job; medians are printed (default: 5)")
     parser.add_argument("--no-save", action="store_true", help="do not write benchmarks/results/DATE.json")
+    parser.add_argument("--quick", action="store_true", help="one turn with a tenth of the work; nothing is written")
+    parser.add_argument("--peers", metavar="A,B", help=f"only these in calls: {', '.join(BY_NAME)}")
+    parser.add_argument("--backlog", type=int, default=10_000_000, metavar="N", help="how far the backlog grows")
     args = parser.parse_args()
     unknown = set(args.rows) - set(ROWS)
     if unknown:
         parser.error(f"unknown row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    peers = args.peers.split(",") if args.peers else list(BY_NAME)
+    if strangers := set(peers) - set(BY_NAME):
+        parser.error(f"unknown peer {', '.join(sorted(strangers))}; there are {', '.join(BY_NAME)}")
+    runs, scale = (1, 0.1) if args.quick else (args.runs, 1.0)
+    sized: dict[str, Callable[[Note], list[Row]]] = {
+        "calls": lambda note: side_by_side.calls(runs, note, scale, peers),
+        "workers": lambda note: side_by_side.growing(runs, note, scale),
+        "backlog": lambda note: backlog.ten_million(runs, note, min(args.backlog, 10_000) if args.quick else args.backlog),
+        "grid": lambda note: real_jobs.grid(runs, note, int(200 * scale)),
+    }
     console = Console()
     found: list[Row] = []
     for name in args.rows or ROWS:
         with console.status(name) as status:
-            found += ROWS[name](args.runs, status.update)
+            found += sized[name](status.update) if name in sized else ROWS[name](runs, status.update)
     console.print(table(found))
-    if not args.no_save:
-        console.print(f"written: {save(found)}")
+    print_details(console, found)
+    if not args.no_save and not args.quick:
+        console.print(f"written: {save(found, is_full=not args.rows and not args.peers)}")
 
 
 def table(rows: list[Row]) -> Table:
@@ -53,19 +72,40 @@ def table(rows: list[Row]) -> Table:
     return made
 
 
-def save(rows: list[Row]) -> Path:
+def print_details(console: Console, rows: list[Row]) -> None:
+    """How each was set up, and in which processes the time went."""
+    for row in rows:
+        for name, said in row.detail.get("configuration", {}).items():
+            console.print(f"{name}: {said}", highlight=False)
+        for name, cpu in row.detail.get("cpu_us", {}).items():
+            console.print(
+                f"{name}: " + ", ".join(f"{role} {us:,.1f} µs" for role, us in cpu.items()) + " of processor a task"
+            )
+        for name, why in row.detail.get("absent", {}).items():
+            console.print(f"not in this run: {name}: {why.splitlines()[0]}")
+
+
+def save(rows: list[Row], *, is_full: bool) -> Path:
     """Add this run to the results of its day."""
     RESULTS.mkdir(exist_ok=True)
     today = datetime.datetime.now(tz=datetime.UTC)
     path = RESULTS / f"{today:%Y-%m-%d}.json"
     runs = json.loads(path.read_text()) if path.exists() else []
-    runs.append({"at": today.isoformat(timespec="seconds"), "machine": machine(), "rows": [asdict(row) for row in rows]})
+    run = {
+        "at": today.isoformat(timespec="seconds"),
+        "is_full": is_full,
+        "machine": machine(),
+        "rows": [asdict(row) for row in rows],
+    }
+    runs.append(run)
     path.write_text(json.dumps(runs, indent=1, ensure_ascii=False) + "\n")
-    (RESULTS / "README.md").write_text(page(rows, today))
+    (RESULTS / "README.md").write_text(summary(rows, today))
+    if is_full:
+        page.write(run)
     return path
 
 
-def page(rows: list[Row], at: datetime.datetime) -> str:
+def summary(rows: list[Row], at: datetime.datetime) -> str:
     """The newest run as a page to read."""
     where = machine()
     lines = [

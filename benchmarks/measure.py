@@ -73,6 +73,18 @@ def start(program: Path, *args: object) -> subprocess.Popen[str]:
     )
 
 
+def start_module(module: str, *args: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """`python -m module …` in the background; what it prints is dropped."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, args)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **(env or {})},
+    )
+
+
 def end(process: subprocess.Popen[str]) -> None:
     """Kill a program with its children: a master of the standard library leaves its server process behind otherwise."""
     if hasattr(os, "killpg"):

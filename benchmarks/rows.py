@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import durable_floor, hostile, stock_clients
+from benchmarks import backlog, durable_floor, hostile, real_jobs, side_by_side, stock_clients
 from benchmarks.measure import OURS, PROGRAMS, STOCK, Row, answer, end, free_port, in_turn, median, programs_for, start
 
 Note = Callable[[str], None]
@@ -201,6 +201,10 @@ def under_attack(runs: int, note: Note) -> list[Row]:
 
 
 ROWS: dict[str, Callable[[int, Note], list[Row]]] = {
+    "calls": side_by_side.calls,
+    "workers": side_by_side.growing,
+    "grid": real_jobs.grid,
+    "backlog": backlog.ten_million,
     "rate": tutorial_rate,
     "latency": tutorial_latency,
     "bulk": tutorial_bulk,

@@ -1,7 +1,7 @@
 """The physical limits of the same machine in the same run: a raw TCP ping-pong and a bare relay. Prints JSON.
 
 argv: `pingpong N` echoes one byte N times between two processes; `relay N` sends N megabytes from one process through a
-second to a third and back, with recv_into and sendall and nothing else.
+second to a third and back, with recv_into and sendall and nothing else; `hop N` sends one byte that way N times.
 """
 
 import json
@@ -34,11 +34,13 @@ def echo(port, size):
         pass
 
 
-def relay(port, target):
-    """Forward megabytes from the client to the echo and back."""
+def relay(port, target, size):
+    """Forward so many bytes at a time from the client to the echo and back."""
     upstream = socket.create_connection(("127.0.0.1", port))
     downstream = socket.create_connection(("127.0.0.1", target))
-    buffer = memoryview(bytearray(MB))
+    for sock in (upstream, downstream):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    buffer = memoryview(bytearray(size))
     try:
         while True:
             read_all(upstream, buffer)
@@ -65,34 +67,45 @@ def main():
         child.start()
         peer, _ = front.accept()
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        byte, trips = memoryview(bytearray(1)), []
-        for _ in range(n):
-            t = time.perf_counter()
-            peer.sendall(byte)
-            read_all(peer, byte)
-            trips.append(time.perf_counter() - t)
-        trips.sort()
-        print(json.dumps({"p50": trips[n // 2], "p99": trips[n * 99 // 100]}))
+        print(json.dumps(trip_times(peer, n)))
     else:
+        size = 1 if mode == "hop" else MB
         back, back_port = listener()
         # relay() connects to both: the far echo is reached through `back`, which hands its socket on by acting as echo.
-        child = context.Process(target=relay, args=(front_port, back_port), daemon=True)
+        child = context.Process(target=relay, args=(front_port, back_port, size), daemon=True)
         child.start()
         peer, _ = front.accept()
         far, _ = back.accept()
-        child2 = context.Process(target=echo_socket, args=(far,), daemon=True)
+        child2 = context.Process(target=echo_socket, args=(far, size), daemon=True)
         child2.start()
-        buffer = memoryview(bytearray(MB))
-        started = time.perf_counter()
-        for _ in range(n):
-            peer.sendall(buffer)
-            read_all(peer, buffer)
-        print(json.dumps({"mb_per_s": 2 * n / (time.perf_counter() - started)}))
+        if mode == "hop":
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            print(json.dumps(trip_times(peer, n)))
+        else:
+            buffer = memoryview(bytearray(size))
+            started = time.perf_counter()
+            for _ in range(n):
+                peer.sendall(buffer)
+                read_all(peer, buffer)
+            print(json.dumps({"mb_per_s": 2 * n / (time.perf_counter() - started)}))
     peer.close()
 
 
-def echo_socket(sock):
-    buffer = memoryview(bytearray(MB))
+def trip_times(peer, n):
+    """How long one byte takes there and back."""
+    byte, trips = memoryview(bytearray(1)), []
+    for _ in range(n):
+        t = time.perf_counter()
+        peer.sendall(byte)
+        read_all(peer, byte)
+        trips.append(time.perf_counter() - t)
+    trips.sort()
+    return {"p50": trips[n // 2], "p99": trips[n * 99 // 100]}
+
+
+def echo_socket(sock, size):
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    buffer = memoryview(bytearray(size))
     try:
         while True:
             read_all(sock, buffer)
