@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -63,3 +64,39 @@ def hold_the_lock(path: str) -> None:
     """Run in C, without letting any other thread of this process run, for ever."""
     Path(path).touch()
     sum(iter(int, 1))  # type: ignore[arg-type]
+
+
+def die_at(n: int) -> int:
+    time.sleep(0.001)
+    if n == 5:
+        os._exit(9)
+    return n
+
+
+def sleep_or_pid(path: str) -> int:
+    if path:
+        sleep_on(path)
+    return os.getpid()
+
+
+def slow_pid(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def spin(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
+
+
+def sleep_on_counting(path: str) -> int:
+    """How often it was begun."""
+    with open(path + ".n", "a") as file:
+        file.write("x")
+    sleep_on(path)
+    return os.path.getsize(path + ".n")
+
+
+def read_input() -> str:
+    return sys.stdin.read()

@@ -168,22 +168,11 @@ class ChildAtWork:
     """A child's process, as a parent has it."""
 
     def __init__(self, url: str, parent: str, **changes: Any) -> None:
-        host, _, port = url.removeprefix("tcp://").rpartition(":")
-        self.session = secrets.token_hex(16)
         self.block = ParentBlock()
+        settings = self.make_settings(url, parent, self.block.path)
+        self.session = settings.session
         self.life: socket.socket | None = None
         options: dict[str, Any] = {}
-        settings = ChildSettings(
-            host=host,
-            port=int(port),
-            keys=[KEY.encode()],
-            session=self.session,
-            parent=parent,
-            block=self.block.path,
-            queues=["mail"],
-            name="child",
-            sys_path=[path or os.getcwd() for path in sys.path],
-        )
         if sys.platform != "win32":
             self.life, theirs = socket.socketpair()
             self.life.setblocking(False)
@@ -197,6 +186,21 @@ class ChildAtWork:
         self._reader = threading.Thread(target=self._read_errors, daemon=True)
         self._reader.start()
         self.tell(as_bytes(self.settings))
+
+    @staticmethod
+    def make_settings(url: str, parent: str, block: str) -> ChildSettings:
+        host, _, port = url.removeprefix("tcp://").rpartition(":")
+        return ChildSettings(
+            host=host,
+            port=int(port),
+            keys=[KEY.encode()],
+            session=secrets.token_hex(16),
+            parent=parent,
+            block=block,
+            queues=["mail"],
+            name="child",
+            sys_path=[path or os.getcwd() for path in sys.path],
+        )
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 FLUSH_S = 0.002
 """Outcomes of a batch are sent when the oldest is so old and more calls follow."""
+REPORT_S = 0.01
+"""What has ended of a pack is reported when the last word of it is so old."""
 FLUSH_BYTES = 1024 * 1024
 CONFIRM_S = 1.5
 """How long a child that leaves waits for the engine's word for what it settled last."""
@@ -116,6 +118,8 @@ class Child:
             if self._is_leaving:
                 return Exit.DRAINED
             line.restore()
+        assert line.wire.attached is not None
+        self._runner.limit_bytes = line.wire.attached.limits.max_body_bytes
         block.heard(line.heard_mono)
         self._notify(READY)
         while True:
@@ -258,9 +262,11 @@ class Child:
             self._step += 1
             if at < work.n:
                 size = pacing.claim(n, now - started)
-                if now - reported > FLUSH_S or work.size_bytes > FLUSH_BYTES:
+                if now - reported > REPORT_S or work.size_bytes > FLUSH_BYTES:
                     reported = now
                     self._send_ended()
+        while work.is_too_much:
+            self._send_ended()
         with self._line.lock:
             self._work = None
             settlement = work.settlement()

@@ -16,8 +16,8 @@ from manyhands._text import REASON_CHARS, readable
 from manyhands.calls.outcomes import Outcomes
 from manyhands.calls.running import Calls, Loader, encode_result, run_setup, sealed_id
 from manyhands.codec import PLAIN, Codec
-from manyhands.errors import ManyhandsError, SealBroken, TaskTimedOut, UndecodableBody, UnknownTask
-from manyhands.model import Delivery, Kind, Message, SettleKind, Settlement, result_id
+from manyhands.errors import ManyhandsError, PayloadTooLarge, SealBroken, TaskTimedOut, UndecodableBody, UnknownTask
+from manyhands.model import MAX_BODY_BYTES, Delivery, Kind, Message, SettleKind, Settlement, result_id
 from manyhands.tasks.attempts import Current, running
 from manyhands.tasks.bodies import TaskCall, open_body
 from manyhands.tasks.policy import after
@@ -26,6 +26,11 @@ from manyhands.tasks.results import pack_error, pack_value
 
 CALLS_NEED, ITEMS_NEED = "calls", "items"
 """What a message needs that is an Executor's call (workers with tasks_only run none), or no call at all (none runs it)."""
+
+PORTION_BYTES = 32 * 1024 * 1024
+"""Outcomes of a pack that are larger than this together travel in several messages."""
+
+_SIZED = frozenset([bytes, str])
 
 Progress = Callable[[int, int, float, float, str], None]
 """Takes (token, part, done, total, note)."""
@@ -54,6 +59,7 @@ class CallWork:
         "_runner",
         "_sent",
         "n",
+        "size_bytes",
         "timeout_s",
         "token",
     )
@@ -73,6 +79,8 @@ class CallWork:
         self._offset = max(part, 0)
         self._calls = loaded
         self._outcomes = Outcomes(is_one=not self._is_pack)
+        self.size_bytes = 0
+        """About how much its outcomes take, at least."""
         self._sent = 0  # so many outcomes were reported
         self._cuts: list[tuple[int, float]] = []  # (calls up to here, seconds of the last step)
 
@@ -93,31 +101,42 @@ class CallWork:
 
     def took(self, seconds: float) -> None:
         """The calls of the last `run` took so long together."""
-        self._cuts.append((len(self._outcomes.values), seconds))
-
-    @property
-    def size_bytes(self) -> int:
-        """About how much its outcomes will take, at least."""
-        return self._outcomes.size_bytes
+        values, cuts = self._outcomes.values, self._cuts
+        if values and type(values[-1]) in _SIZED:  # a look at one of them is enough to know when it is time to send
+            first = cuts[-1][0] if cuts else 0
+            self.size_bytes += sum(len(value) for value in values[first:] if type(value) in _SIZED)
+        cuts.append((len(values), seconds))
 
     def settlement(self) -> Settlement:
-        """The end of the delivery: the outcomes of all that was run and not reported; what was not run goes back."""
-        n = len(self._outcomes.values)
-        if n == self._sent:
+        """The end of the delivery: the outcomes of all that was run and not reported; what was not run goes back.
+
+        So do calls whose outcomes are too much for one message; who can send a `report` first asks `is_too_much`.
+        """
+        n, sent = len(self._outcomes.values), self._sent
+        if n == sent:
             return Settlement(self.token, SettleKind.RELEASE)
-        return Settlement(self.token, result=self._result(n), calls=n - self._sent if self._is_pack else 0)
+        while (result := self._result(n)) is None:
+            n = sent + (n - sent) // 2
+        return Settlement(self.token, result=result, calls=n - sent if self._is_pack else 0)
+
+    @property
+    def is_too_much(self) -> bool:
+        """Whether what was not reported may not fit one message."""
+        return self.size_bytes > PORTION_BYTES and len(self._outcomes.values) > self._sent + 1
 
     def report(self) -> tuple[int, bytes] | None:
-        """Of a pack, while a call of it runs: how many calls have ended that were not reported, and their result.
+        """Of a pack: how many of its calls, but for the last, have ended that were not reported, and their result.
 
-        Called in another thread than the one in `run`; the caller sees to it that `settlement` is not called meanwhile.
+        May be called in another thread than the one in `run`; the caller sees to it that `settlement` is not meanwhile.
         """
-        n = len(self._outcomes.values)
-        if not self._is_pack or n == self._sent or n >= self.n:
-            return None
         sent = self._sent
-        result = self._result(n)
+        n = min(len(self._outcomes.values), self.n - 1)
+        if not self._is_pack or n <= sent:
+            return None
+        while (result := self._result(n)) is None:
+            n = sent + (n - sent) // 2
         self._sent = n
+        self.size_bytes = sum(len(value) for value in self._outcomes.values[n:] if type(value) in _SIZED)
         return n - sent, result
 
     def will(self, index: int) -> Settlement:
@@ -130,23 +149,48 @@ class CallWork:
         outcomes.took(1, self.timeout_s)
         return Settlement(self.token, result=self._sealed(outcomes, index, 1), calls=1 if self._is_pack else 0)
 
-    def _result(self, end: int) -> bytes:
-        outcomes, start = self._outcomes, self._sent
-        if start or end < len(outcomes.values) or (self._is_pack and end < self.n):
+    def _result(self, end: int) -> bytes | None:
+        """The outcomes from the first that was not reported; None: more than one, and too much for one message."""
+        start, outcomes = self._sent, self._outcomes
+        if self._is_pack:
             outcomes = _slice(outcomes, start, end)
+        self._time(outcomes, start, end)
+        result = self._sealed(outcomes, start, end - start)
+        if len(result) <= PORTION_BYTES:
+            return result
+        if end - start > 1:
+            return None
+        limit_bytes = self._runner.limit_bytes
+        if len(result) > limit_bytes:
+            outcomes = Outcomes()
+            outcomes.fail(_too_large(len(result), limit_bytes), is_ours=True)
+            self._time(outcomes, start, end)
+            result = self._sealed(outcomes, start, 1)
+        return result
+
+    def _time(self, outcomes: Outcomes, start: int, end: int) -> None:
+        """Say how long these calls took."""
         at, times = 0, outcomes.times
         for upto, seconds in self._cuts:
-            a, b = max(at, start), min(upto, end)
-            if a < b:
-                times.append((b - a, seconds * (b - a) / (upto - at)))
+            first, last = max(at, start), min(upto, end)
+            if first < last:
+                times.append((last - first, seconds * (last - first) / (upto - at)))
             at = upto
         if at < end:  # a step that is not over
             times.append((end - max(at, start), 0.0))
-        return self._sealed(outcomes, start, end - start)
 
     def _sealed(self, outcomes: Outcomes, first: int, n: int) -> bytes:
         to = result_id(self._id, first, n) if self._is_pack else self._id
         return encode_result(self._runner.codec, self._queue, to, Kind.CALL, outcomes)
+
+
+def _too_large(size_bytes: int, limit_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The call returned {size_bytes:,} bytes, and max_body_bytes is {limit_bytes:,}; have it put the data in a file "
+        "or object store and return the path.",
+        size_bytes=size_bytes,
+        limit_bytes=limit_bytes,
+    )
 
 
 def _slice(outcomes: Outcomes, start: int, end: int) -> Outcomes:
@@ -198,6 +242,10 @@ class TaskWork:
     def size_bytes(self) -> int:
         return 0
 
+    @property
+    def is_too_much(self) -> bool:
+        return False
+
     def run(self, first: int, end: int) -> None:
         """Run the attempt. Whatever it raises becomes its outcome."""
         call = self._call
@@ -235,7 +283,10 @@ class TaskWork:
         error = self._error
         if error is None:
             try:
-                return Settlement(self.token, result=self._sealed(pack_value(self._call.task, self._value, self._seconds)))
+                result = self._sealed(pack_value(self._call.task, self._value, self._seconds))
+                if len(result) > self._runner.limit_bytes:
+                    raise _too_large(len(result), self._runner.limit_bytes)
+                return Settlement(self.token, result=result)
             except ManyhandsError as trouble:
                 error = trouble
         return self._failed(error, self._seconds)
@@ -303,6 +354,8 @@ class Runner:
         self.on_progress = on_progress
         self.is_cancelled = is_cancelled
         self.complete = complete or _complete
+        self.limit_bytes = MAX_BODY_BYTES
+        """The engine's limit for a result; set it when it is known."""
         self._tasks_only = tasks_only
         self._registry = registry
         self._loader = Loader(codec, python_need().partition(":")[2])
