@@ -32,6 +32,7 @@ from manyhands.lifecycle.finishing import drop, forget
 from manyhands.lifecycle.placing import enqueue
 from manyhands.lifecycle.queue import GONE, Entry, Queue, calls_in
 from manyhands.lifecycle.refusal import Refused
+from manyhands.lifecycle.results import forget_result
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
 from manyhands.lifecycle.streams import know
@@ -135,6 +136,7 @@ def dead_retry(state: State, session: Session, request: DeadRetry, now: Now) -> 
         fresh = Entry(state.numbers.take(), queue.name, message)
         state.note(Stored(fresh.n, queue.name, message))
         if message.kind:
+            forget_result(state, message.id)
             know(state, queue, message, fresh)
         queue.unfinished += calls_in(message)
         enqueue(state, queue, fresh, now, message.due_at)

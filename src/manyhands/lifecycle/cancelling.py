@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from manyhands.clock import Now
 from manyhands.events import Cancel, Cancelled
 from manyhands.lifecycle import packs, parents, results, streams
-from manyhands.lifecycle.finishing import drop
+from manyhands.lifecycle.finishing import drop, less_unfinished
 from manyhands.lifecycle.queue import LEASED, Entry, Queue, is_pack
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
@@ -106,9 +106,8 @@ def _from_pack(state: State, session: Session, queue: Queue, pack_id: str, parts
     for first, n in _runs(parts):
         text = f"calls of message {pack_id} were cancelled"
         results.end_without(state, queue.name, message, "task_cancelled", text, streams.awaiting(state, message), first, n)
-    queue.unfinished = max(0, queue.unfinished - len(parts))
+    less_unfinished(state, queue, len(parts))
     packs.cut_out(state, queue, message, pack if isinstance(pack, Entry) else None, parts, now)
-    state.count(queue)
     state.wake(queue)
 
 

@@ -184,6 +184,10 @@ class Core:
             for rid in (waiting.rid, *getattr(waiting, "also", ()))
         ]
 
+    def offers(self) -> dict[str, list[str]]:
+        """What each session offers, by its id: what a shell must repeat to the next core if it throws this one away."""
+        return {session.id: sorted(session.offers) for session in self._state.sessions.values() if session.offers}
+
     def take(self) -> Step:
         """All effects, in leaving order, and all changes since the last take."""
         return self._state.take()

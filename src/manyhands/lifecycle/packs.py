@@ -265,10 +265,12 @@ def report(state: State, session: Session, request: Report, now: Now) -> None:
 
 def cut_out(state: State, queue: Queue, message: Message, entry: Entry | None, gone: set[int], now: Now) -> None:
     """Take apart a pack that waits, leaving some of its calls out. The caller has taken it out of the order."""
+    delay_s = max(0.0, message.due_at - now.wall)
     entry = entry or Entry(state.numbers.take(), queue.name, message)
     entry.deliveries += 1  # as if it had been leased: giving its calls back takes one off
     _end(state, queue, entry, now)
-    _separate(state, queue, entry, [part for part in range(_size(entry)) if part not in gone], now)
+    others = [part for part in range(_size(entry)) if part not in gone]
+    _separate(state, queue, entry, others, now, entry.is_suspect, delay_s=delay_s)
 
 
 def _size(entry: Entry) -> int:
@@ -280,6 +282,8 @@ def _cover(state: State, queue: Queue, entry: Entry, first: int, n: int, result:
         return
     queue.done_total += n
     state.count(queue)
+    if state.stopping:
+        state.stopping.difference_update(part_id(entry.message.id, part) for part in range(first, first + n))
     stream = awaiting(state, entry.message)
     if result is not None:
         store_result(state, queue.name, entry.message, result, stream, now, first, n)

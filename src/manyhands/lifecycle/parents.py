@@ -52,7 +52,13 @@ def reclaim(state: State, session: Session, request: Reclaim, now: Now) -> None:
                 queue.release(entry, child.id)
                 packs.give_back(state, queue, entry, now, is_suspect=entry.is_suspect)
                 n += 1
-            elif is_pack(entry.message):
+                continue
+            if not entry.is_begun:  # the parent knows better
+                entry.is_begun = True
+                queue.hold_unbegun(child.id, -1)
+                if is_divisible(entry):
+                    queue.hold_pack(child.id, 1)
+            if is_pack(entry.message):
                 n += _keep_first(state, queue, child, entry, begun.n, now)
         if n:
             recalls.arm(state, queue, now)
@@ -67,7 +73,7 @@ def _keep_first(state: State, queue: Queue, child: Session, entry: Entry, n: int
     was_divisible = is_divisible(entry)
     if not packs.keep_first(state, queue, entry, n, now):
         return False
-    if was_divisible and entry.is_begun:
+    if was_divisible:
         queue.hold_pack(child.id, -1)  # what it still has, it has begun
     return True
 

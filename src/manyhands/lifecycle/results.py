@@ -184,3 +184,10 @@ def _drop(state: State, kept: ResultKept) -> None:
             del state.results[kept.id]
     if is_here and is_acked:
         streams.note_dropped(state, kept)
+
+
+def forget_result(state: State, message_id: str) -> None:
+    """Its call runs again: what was stored of an earlier run must not stand in the way of the next result."""
+    kept = _find(state, message_id)
+    if kept is not None and kept.n < 2:
+        _drop(state, kept)

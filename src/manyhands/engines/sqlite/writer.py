@@ -40,7 +40,7 @@ from manyhands.engines.sqlite.items import (
 from manyhands.engines.sqlite.reserve import Reserve
 from manyhands.engines.sqlite.store import Store
 from manyhands.errors import EngineError, EngineUnavailable
-from manyhands.events import Attach, Closing, Done, Failed, Goodbye, Put, Reply, Request
+from manyhands.events import Attach, Closing, Done, Failed, Goodbye, Offer, Put, Reply, Request
 from manyhands.lifecycle import Core
 from manyhands.lifecycle.changes import Snapshot
 from manyhands.model import Limits
@@ -291,16 +291,18 @@ class Writer:
             self._stop(error, batch)
             return
         log.error("batch failed, nothing of it was stored; read again from disk path=%s", self._store.path, exc_info=error)
-        owed, causes = self._owed(batch), causes_of(batch.items)
+        owed, causes, offers = self._owed(batch), causes_of(batch.items), self._core.offers()
         try:
             self._core, snapshot = self._read_core(now)
-            self._reattach(batch, snapshot, causes, now)
+            self._reattach(batch, snapshot, causes, offers, now)
         except Exception as again:
             self._stop(again, batch, owed)
             return
         self._fail(batch, owed, as_engine_error(error))
 
-    def _reattach(self, batch: Batch, snapshot: Snapshot, causes: dict[str, list[int]], now: Now) -> None:
+    def _reattach(
+        self, batch: Batch, snapshot: Snapshot, causes: dict[str, list[int]], offers: dict[str, list[str]], now: Now
+    ) -> None:
         for item in batch.items:
             if isinstance(item, Attaching):
                 self._listeners.pop(item.listener.session, None)
@@ -312,7 +314,10 @@ class Writer:
                 held.setdefault(message.session, []).append(message.token)
         for session, listener in self._listeners.items():
             attach = listener.attach
-            self._core.attach(Attach(session, attach.name, held.get(session, []), is_here=attach.is_here), now)
+            again = Attach(session, attach.name, held.get(session, []), is_here=attach.is_here, parent=attach.parent)
+            self._core.attach(again, now)
+            if session in offers:
+                self._core.apply(session, [Offer(offers[session])], now)
             # The settlement behind a put that failed may already be on its way: it must find its lease ended.
             ended = [given_back(token, "the put made under it failed") for token in causes.get(session, ())]
             self._core.apply(session, ended, now)

@@ -50,7 +50,7 @@ class ParentPromises(ContractBase):
         caller, idle, (parent, child) = stage.peer(), stage.peer(), family(stage)
         caller.put("q", call("P", calls=4))
         delivery = child.take("q")
-        waiting = idle.start_lease("q")
+        waiting = idle.start_lease("q", wait_s=events.FOREVER)
         eventually(lambda: len(parent.recalls) == 1, "the parent is asked")
         parent.reclaim(child.session, "q")
         eventually(lambda: len(parent.recalls) == 2, "the parent is asked again")
