@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "manyhands"
 
 # Floor by floor, from the ground up; on one line a module may import those to its left.
 FLOORS: list[list[str]] = [
-    ["errors", "clock", "model", "events", "_faults", "_text", "_version"],
+    ["errors", "clock", "model", "events", "_faults", "_memory", "_text", "_version"],
     ["lifecycle", "retry", "codec", "auth", "wire", "calls", "tasks", "address"],
     ["_waiter", "_forks", "_sockets", "_bridge", "_turns", "sweeper", "engines", "settings"],
     ["server", "worker", "client", "serving", "executor", "managers", "aio", "testing"],

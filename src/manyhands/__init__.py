@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from manyhands.errors import UnsupportedFeature as UnsupportedFeature
     from manyhands.errors import UsageError as UsageError
     from manyhands.errors import WireError as WireError
+    from manyhands.executor import Executor as Executor
     from manyhands.serving import Server as Server
     from manyhands.worker.worker import Worker as Worker
 
@@ -50,6 +51,7 @@ _HOMES = {
     "connect": "client.connecting",
     "serve": "config",
     "Client": "client",
+    "Executor": "executor",
     "Queue": "client",
     "Server": "serving",
     "Worker": "worker.worker",
@@ -63,6 +65,7 @@ __all__ = [
     "EngineCorrupt",
     "EngineError",
     "EngineUnavailable",
+    "Executor",
     "LeaseLost",
     "ManyhandsError",
     "PayloadNotEncodable",

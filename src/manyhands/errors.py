@@ -190,6 +190,12 @@ class UndecodableBody(ManyhandsError):
     code = "undecodable_body"
 
 
+class UndecodableCall(UndecodableBody, BrokenProcessPool):
+    """A call or its result cannot be rebuilt where it arrived. The standard library's pool breaks then; ours does not."""
+
+    code = "undecodable_call"
+
+
 # -- the task's own code ------------------------------------------------------------------------------------------
 
 

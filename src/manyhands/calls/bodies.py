@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import call as operator_call
-from types import BuiltinFunctionType, FunctionType
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -132,7 +132,7 @@ def to_function(function: Any, python: str, *, timeout_s: float = 0.0, setup: Se
     reference = pickles.reference_to(function)
     if reference:
         return Function(Head(reference, timeout_s=timeout_s, setup=setup))
-    if isinstance(function, (FunctionType, BuiltinFunctionType, type)):
+    if isinstance(function, (FunctionType, type)):
         pickled = pickles.dump(function, "a function")
         return Function(Head("", pickled.data, python if pickled.is_by_value else "", timeout_s=timeout_s, setup=setup))
     return Function(Head(_CALL, timeout_s=timeout_s, setup=setup), (function,))

@@ -56,7 +56,9 @@ def to_exception(failure: Failure) -> BaseException:
     Its own class only where this process has or can import it by its name; else TaskFailed, which says what it was.
     """
     error: BaseException | None = None
-    if failure.code:
+    if failure.code == pickles.CallNotEncodable.code:
+        error = pickles.CallNotEncodable(failure.text)
+    elif failure.code:
         error = from_code(failure.code, failure.text)
     elif failure.pickled and pickles.is_importable(failure.module, failure.name):
         try:

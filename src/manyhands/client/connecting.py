@@ -6,7 +6,9 @@ import secrets
 
 from manyhands.address import STORE_SCHEMES, parse_address, scheme_of
 from manyhands.auth import Keyring
+from manyhands.client.calling.session import CallSession
 from manyhands.client.client import Client
+from manyhands.codec import Codec
 from manyhands.engines.base import Engine
 from manyhands.engines.opening import open_engine
 from manyhands.engines.remote.engine import CONNECT_TIMEOUT_S, RemoteEngine
@@ -47,6 +49,18 @@ def connect(url: str | None = None, authkey: str | bytes | None = None, *, timeo
         )
     keyring = find_key(authkey, is_loopback=address.is_loopback, what=url).keyring
     return _own(RemoteEngine(address.url, keyring, connect_timeout_s=timeout_s), keyring, address.url)
+
+
+def open_calls(url: str | None, authkey: str | bytes | None) -> tuple[CallSession, Engine]:
+    """A session for calls at a server, and the engine to close behind it; raises as `connect` does."""
+    address = parse_address(find_url(url))
+    keyring = find_key(authkey, is_loopback=address.is_loopback, what=address.url).keyring
+    engine = RemoteEngine(address.url, keyring)
+    try:
+        return CallSession(engine, Codec([(key.id, key.body) for key in keyring])), engine
+    except BaseException:
+        engine.close()
+        raise
 
 
 def _own(engine: Engine, keyring: Keyring, url: str = "") -> Client:

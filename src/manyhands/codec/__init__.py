@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Literal
 
+from manyhands._memory import keep_freed_memory
 from manyhands.errors import PayloadNotEncodable, PayloadTooLarge, SealBroken, UndecodableBody
 from manyhands.model import MAX_BODY_BYTES, Message
 
@@ -430,6 +431,7 @@ def pickle_reply(value: tuple[str, Any], reduce: Callable[[Any], Any] | None = N
 def _poly1305(one_time_key: bytes, *parts: Bytes) -> bytes:
     from cryptography.hazmat.primitives.poly1305 import Poly1305  # 20 ms to import, needed for large bodies only
 
+    keep_freed_memory()
     signer = Poly1305(one_time_key)
     for part in parts:
         signer.update(part)
@@ -453,7 +455,7 @@ def _type_name(item: Any) -> str:
     return f"{shown} ({name})" if isinstance(name, str) else shown
 
 
-def _why_undecodable(error: Exception) -> str:
+def _why_undecodable(error: BaseException) -> str:
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError):
         return (

@@ -18,7 +18,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import Any, ClassVar, NamedTuple
 
 from manyhands.codec import LARGE_SEAL_BYTES, POLY1305_FROM_BYTES, Bytes, _type_name, _why_undecodable
-from manyhands.errors import PayloadNotEncodable, UndecodableBody
+from manyhands.errors import PayloadNotEncodable, UndecodableBody, UndecodableCall
 
 PLAIN_TYPES = frozenset([int, float, bool, complex, type(None), str, bytes])
 """Immutable and always picklable: such a value may be pickled later, and together with others."""
@@ -28,6 +28,12 @@ _ALIGNED = 64
 """Buffers begin at multiples of this, as numpy's own do."""
 _PROTOCOL = 5
 _LARGE_BYTES = (bytes, bytearray)
+
+
+class CallNotEncodable(PayloadNotEncodable, pickle.PicklingError):
+    """A call's argument or result cannot be pickled."""
+
+    code = "call_not_encodable"
 
 
 class Pickled(NamedTuple):
@@ -79,7 +85,7 @@ def dump(value: Any, what: str = "an argument or result") -> Pickled:
             chunks = _in_chunks(value, apart)
         else:
             chunks = (pickle.dumps(value, _PROTOCOL, buffer_callback=apart),)
-        if not any(_names_main(chunk) for chunk in chunks):
+        if not _names_main(chunks, value):
             return Pickled(chunks, buffers, False)
     except Exception:  # a __reduce__ may raise anything; cloudpickle may know more, and else says why
         pass
@@ -105,12 +111,12 @@ def load(data: Bytes, buffers: Sequence[Bytes] | None = None) -> Any:
     """Rebuild what `dump` took apart. The seal over it was verified.
 
     Raises:
-        UndecodableBody: its class or module is not known here, or its own code failed while it was rebuilt.
+        UndecodableCall: its class or module is not known here, or its own code failed while it was rebuilt.
     """
     try:
         return pickle.loads(data, buffers=buffers)  # noqa: S301 - the seal was verified: whoever made it holds the key
-    except Exception as error:
-        raise UndecodableBody(_why_undecodable(error)) from error
+    except (Exception, SystemExit) as error:
+        raise UndecodableCall(_why_undecodable(error)) from error
 
 
 def parts_of(prefix: bytes, pickled: Pickled, *, has_seal_before: bool = False) -> list[Bytes]:
@@ -178,7 +184,7 @@ def find(reference: str) -> Any:
     """The function behind a `reference_to`.
 
     Raises:
-        UndecodableBody: there is none here.
+        UndecodableCall: there is none here.
     """
     module, _, name = reference.partition(":")
     try:
@@ -186,8 +192,8 @@ def find(reference: str) -> Any:
         found = sys.modules[module]
         for part in name.split("."):
             found = getattr(found, part)
-    except Exception as error:
-        raise UndecodableBody(_why_undecodable(error)) from error
+    except (Exception, SystemExit) as error:
+        raise UndecodableCall(_why_undecodable(error)) from error
     return found
 
 
@@ -231,25 +237,30 @@ def _by_value(value: Any, what: str, apart: Any) -> bytes:
     try:
         _by_value_pickler()(file, _PROTOCOL, buffer_callback=apart).dump(value)
     except Exception as error:  # a __reduce__ may raise anything
-        raise PayloadNotEncodable(
-            f"{what} of type {_type_name(value)} cannot be sent to a worker, because it cannot be pickled "
+        raise CallNotEncodable(
+            f"{what} of type {_type_name(value)} cannot be sent, because it cannot be pickled "
             f"({type(error).__name__}: {error}); pass plain data, or open what cannot travel (files, locks, connections) "
             "inside the function"
         ) from error
     return file.getvalue()
 
 
-def _names_main(data: Bytes) -> bool:
+def _names_main(chunks: Sequence[Bytes], value: Any) -> bool:
     """Whether a pickle refers to something that only this process's main module has. A text may look like it: no harm."""
-    if isinstance(data, memoryview):
-        return False
-    return b"__main__" in data or b"__mp_main__" in data
+    # The main module is called __main__, or __mp_main__ in multiprocessing's children.
+    return any(b"_main__" in chunk for chunk in chunks if len(chunk) < APART_BYTES or not _is_large(chunk, value))
+
+
+def _is_large(chunk: Bytes, value: Any) -> bool:
+    """Whether a chunk is one of the caller's own large objects, which the pickler passed through."""
+    return chunk is value or (type(value) is tuple and any(_is_large(chunk, one) for one in value))
 
 
 def _holds_large_bytes(value: Any) -> bool:
-    if type(value) is tuple:
-        return any(type(one) in _LARGE_BYTES and len(one) >= APART_BYTES for one in value)
-    return type(value) in _LARGE_BYTES and len(value) >= APART_BYTES
+    kind = type(value)
+    if kind is tuple:
+        return any(map(_holds_large_bytes, value))
+    return kind in _LARGE_BYTES and len(value) >= APART_BYTES
 
 
 class _Chunks:

@@ -25,6 +25,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from manyhands._memory import keep_freed_memory
 from manyhands._text import REASON_CHARS, readable
 from manyhands.errors import PayloadTooLarge, ProtocolError
 from manyhands.events import Attach, Attached, Reply, Request
@@ -234,6 +235,7 @@ class _Incoming:
     __slots__ = ("_file", "arrived", "total")
 
     def __init__(self, total: int) -> None:
+        keep_freed_memory()
         self.total = total
         self.arrived = 0
         self._file = _Memory()
