@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manyhands.errors import ManyhandsError, PayloadNotEncodable, RemoteTraceback, TaskFailed, UndecodableBody, from_code
-from manyhands.tasks.plain import UNHINTED, difference, pack, pack_exactly, type_name, unpack_exactly, unpacker
+from manyhands.tasks.plain import difference, pack, pack_exactly, type_name, unpack_exactly
 from manyhands.tasks.policy import describe
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ def pack_value(task: Task[..., Any], value: Any, seconds: float) -> bytes:
     Raises:
         PayloadNotEncodable: it is no plain data. That is the call's error then: the same again would do the same again.
     """
-    hint = task.arguments.returns
-    if hint not in UNHINTED:
+    rebuild = task.arguments.rebuild
+    if rebuild is not None:
         try:
             content = pack(value)
-            rebuilt = unpacker(hint).decode(content)
+            rebuilt = rebuild(content)
             if (rebuilt == value and type(rebuilt) is type(value)) or not difference(value, rebuilt):
                 return _pack(HINTED, content, seconds)
         except (PayloadNotEncodable, msgspec.MsgspecError, TypeError, ValueError, NotImplementedError):
@@ -108,9 +108,8 @@ def read_outcome(body: bytes | memoryview, task: Task[..., Any] | None = None) -
         outcome = _outcome_decoder.decode(body)
         if outcome.kind == RAISED:
             return None, _rebuild(_raised_decoder.decode(outcome.content)), outcome.seconds
-        hint = task.arguments.returns if task is not None and outcome.kind == HINTED else Any
-        decode = unpack_exactly if hint in UNHINTED else unpacker(hint).decode
-        return decode(outcome.content), None, outcome.seconds
+        rebuild = task.arguments.rebuild if task is not None and outcome.kind == HINTED else None
+        return (rebuild or unpack_exactly)(outcome.content), None, outcome.seconds
     except (msgspec.MsgspecError, ValueError, NotImplementedError) as error:
         raise UndecodableBody(
             f"the task's result was received whole, but does not fit what this program expects ({error}); run the same "
