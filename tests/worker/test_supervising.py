@@ -12,7 +12,7 @@ from manyhands.worker.block import Glimpse, Held, Phase, Returned
 from manyhands.worker.effects import Effect, Fence, Kill, Say, Send, Start, Tell, Watch, Weigh
 from manyhands.worker.minding import LEAVE_S, LOOK_S, RECALL_LONGEST_S, SPLIT_AFTER_S, WATCH_S, WHOLE_AFTER_S, Death, Look
 from manyhands.worker.settings import DRAIN, Exit
-from manyhands.worker.supervising import RESTART_CAP_S, STEADY_S, Supervisor
+from manyhands.worker.supervising import KILLED_TOO_OFTEN, RESTART_CAP_S, STEADY_S, Supervisor
 
 KILLED = Death(-9, "was killed by SIGKILL")
 QUEUES = ["mail()", "other()"]
@@ -163,6 +163,20 @@ def test_a_child_that_cannot_work_says_why_once_for_each_try_and_only_one_tries(
     crew.supervisor.is_ready(5, due)
     assert crew.supervisor.failure == ""
     assert len(crew.supervisor.children) == 4
+
+
+def test_a_child_killed_while_it_starts_does_not_say_that_none_can_work_but_five_in_a_row_do() -> None:
+    crew = Crew()
+    crew.supervisor.want(1, 0.0)
+    for n in range(1, KILLED_TOO_OFTEN + 1):
+        assert crew.supervisor.failure == ""
+        (child,) = crew.supervisor.children
+        crew.ends(child)
+        if n < KILLED_TOO_OFTEN:
+            due = crew.supervisor.due()
+            assert due is not None
+            crew.tick(due)
+    assert crew.supervisor.failure == "a child was killed by SIGKILL before it was ready"
 
 
 def test_one_child_that_dies_beside_any_call_is_replaced_soon_while_others_work() -> None:

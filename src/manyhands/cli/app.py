@@ -10,6 +10,7 @@ import typer
 
 from manyhands._version import __version__
 from manyhands.cli import dead, queues
+from manyhands.cli.bench import bench
 from manyhands.cli.demo import demo
 from manyhands.cli.exits import MEANINGS, report
 from manyhands.cli.serve import serve
@@ -33,6 +34,7 @@ app.command()(serve)
 app.command()(worker)
 app.command()(demo)
 app.command()(status)
+app.command()(bench)
 app.add_typer(queues.app, name="queue")
 app.add_typer(dead.app, name="dead")
 

@@ -27,6 +27,9 @@ from manyhands.worker.settings import Exit
 
 WEIGH_S = 1.0
 RESTART_BASE_S, RESTART_CAP_S = 0.25, 15.0
+KILLED, KILLED_TOO_OFTEN = -9, 5
+"""A child that was killed from outside while it started (by hand, or for want of memory) does not say that none can work;
+so many in a row do."""
 STEADY_S = 10.0
 """A child that was ready for so long had no trouble starting."""
 
@@ -139,11 +142,11 @@ class Supervisor:
 
     def _trouble(self, child: Child, death: Death, now: float) -> list[Effect]:
         text = death.said or f"a child {death.text}"
-        if child.state is State.STARTING:
-            self.failure = death.said or f"a child {death.text} before it was ready"
-        elif now - child.since >= STEADY_S:
+        if child.state is not State.STARTING and now - child.since >= STEADY_S:
             self._in_trouble = 0
         self._in_trouble += 1
+        if child.state is State.STARTING and (death.code != KILLED or self._in_trouble >= KILLED_TOO_OFTEN):
+            self.failure = death.said or f"a child {death.text} before it was ready"
         unit = 0.5 + self._unit() / 2  # over the upper half only: a pause is the point
         cap_s = RESTART_BASE_S if self._can_work() else RESTART_CAP_S
         wait_s = backoff_s(self._in_trouble, base_s=RESTART_BASE_S, cap_s=cap_s, unit=unit)
