@@ -13,11 +13,12 @@ from typing import Any
 from manyhands.auth import Keyring
 from manyhands.calls import outcomes
 from manyhands.calls.bodies import Prefix, argument, to_function
-from manyhands.codec import PICKLED_CALLS, Codec
+from manyhands.codec import PICKLED_CALLS, PLAIN, Codec
 from manyhands.engines.base import Engine
 from manyhands.errors import from_code
 from manyhands.events import Attach, Cancel, Cancelled, Collect, Collected, Done, Failed, Put, Reply, Stats, StatsReply
 from manyhands.model import CALLS, Kind, Message, Options, QueueStats, part_id
+from manyhands.tasks import Task, read_outcome
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -80,6 +81,13 @@ class Caller:
         self.ask(Put(next(self._rids), self._queue, next(self._seq), 0, [message]))
         return [part_id(message_id, part) for part in range(len(arguments))] if is_pack else [message_id]
 
+    def submit_task(self, task: Task[..., Any], *arguments: Any) -> str:
+        """Send one task; its id."""
+        message_id = f"{self._stream[:8]}-{next(self._ids)}"
+        message = task.make_message(self.codec, message_id, arguments, {}, now=time.time(), reply_to=self._stream)
+        self.ask(Put(next(self._rids), task.calls_queue, next(self._seq), 0, [message]))
+        return message_id
+
     def cancel_running(self, call_id: str) -> None:
         assert isinstance(self.ask(Cancel(next(self._rids), self._queue, [call_id], True)), Cancelled)
 
@@ -127,6 +135,10 @@ class Caller:
             self._over(ended.id, error)
             return
         start = 38 if ended.value[:1] == b"\x12" else 22  # behind the seal
+        if ended.value[1] == PLAIN:
+            value, raised, _ = read_outcome(ended.value[start:])
+            self._over(ended.id, raised or value)
+            return
         read = outcomes.read([ended.value], start)
         for index, value in enumerate(read.values):
             self._over(part_id(ended.id, ended.first + index), read.failed.get(index, value))

@@ -71,6 +71,22 @@ def fill(megabytes: int, seconds: float) -> int:
     return len(data)
 
 
+_memory: list[str] = []
+
+
+def remember(word: str) -> None:
+    _memory.append(word)
+
+
+def remembered() -> str:
+    (word,) = _memory
+    return word
+
+
+def refuse() -> None:
+    raise RuntimeError("the license server said no")
+
+
 def fetch(url: str) -> tuple[int, dict[str, Any]]:
     """GET it; status and document."""
     try:

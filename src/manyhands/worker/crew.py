@@ -191,6 +191,8 @@ class Crew:
 
     def drain(self, grace_s: float) -> None:
         """Lease no more, let running calls end within grace_s, give the rest back, and end. A second call may shorten it."""
+        if self._is_foreign:
+            return
         self._is_draining = True
         self._post(lambda now: self._supervisor.drain(now, grace_s))
         if self._port is None and self._owns_engine and self._engine is not None:
@@ -206,23 +208,21 @@ class Crew:
             return True
         if not self._ended.wait(timeout_s):
             return False
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         return True
 
     def close(self, grace_s: float = 0.0) -> None:
         """Drain, and wait for the end. Idempotent."""
         with self._lock:
-            if not self._is_started:
-                self._is_started = True
-                self._ended.set()
-                self._close_all()
-                return
-        if self._is_foreign:
-            return
-        self.drain(grace_s)
-        if threading.current_thread() is not self._thread:
-            self._ended.wait()
-            self._thread.join(timeout=None if self._thread.ident else 0)
+            was_started, self._is_started = self._is_started, True
+        if not was_started:
+            self._close_all()
+            self._ended.set()
+        elif not self._is_foreign:
+            self.drain(grace_s)
+            if threading.current_thread() is not self._thread:
+                self.wait()
 
     @property
     def children(self) -> list[ChildInfo]:
@@ -450,13 +450,13 @@ class Crew:
 
     def _close_all(self) -> None:
         """Leave nothing: no process, no file, no connection."""
-        for member in self._members.values():
+        with self._lock:
+            members, self._members = self._members, {}
+        for member in members.values():
             member.process.kill()
-        for member in self._members.values():
+        for member in members.values():
             member.process.close()
             member.block.close()
-        with self._lock:
-            self._members.clear()
         if self._port is not None:
             self._port.detach()
         if self._owns_engine and self._engine is not None:

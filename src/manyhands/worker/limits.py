@@ -11,6 +11,7 @@ from pathlib import Path
 
 from manyhands.errors import UnsupportedFeature, UsageError
 
+_STATM = Path("/proc/self/statm")
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", re.IGNORECASE)
 
@@ -34,7 +35,7 @@ def memory_meter() -> Callable[[int], int]:
     Raises:
         UnsupportedFeature: this platform does not tell.
     """
-    if Path("/proc/self/statm").exists():
+    if _STATM.exists():
         return _of_proc
     if sys.platform != "win32":
         return _of_ps
