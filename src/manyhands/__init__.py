@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from manyhands.errors import EngineCorrupt as EngineCorrupt
     from manyhands.errors import EngineError as EngineError
     from manyhands.errors import EngineUnavailable as EngineUnavailable
+    from manyhands.errors import GiveUp as GiveUp
     from manyhands.errors import LeaseLost as LeaseLost
     from manyhands.errors import ManyhandsError as ManyhandsError
     from manyhands.errors import PayloadNotEncodable as PayloadNotEncodable
@@ -38,12 +39,17 @@ if TYPE_CHECKING:
     from manyhands.errors import ServerGone as ServerGone
     from manyhands.errors import ServerUnavailable as ServerUnavailable
     from manyhands.errors import ShutDown as ShutDown
+    from manyhands.errors import TryAgain as TryAgain
     from manyhands.errors import UnknownId as UnknownId
+    from manyhands.errors import UnknownTask as UnknownTask
     from manyhands.errors import UnsupportedFeature as UnsupportedFeature
     from manyhands.errors import UsageError as UsageError
     from manyhands.errors import WireError as WireError
+    from manyhands.errors import WrongArguments as WrongArguments
     from manyhands.executor import Executor as Executor
     from manyhands.serving import Server as Server
+    from manyhands.submitting import task as task
+    from manyhands.tasks import current as current
     from manyhands.worker.worker import Worker as Worker
 
 _MODULES = ("aio", "managers")
@@ -55,6 +61,8 @@ _HOMES = {
     "Queue": "client",
     "Server": "serving",
     "Worker": "worker.worker",
+    "task": "submitting",
+    "current": "tasks",
 }
 
 __all__ = [
@@ -66,6 +74,7 @@ __all__ = [
     "EngineError",
     "EngineUnavailable",
     "Executor",
+    "GiveUp",
     "LeaseLost",
     "ManyhandsError",
     "PayloadNotEncodable",
@@ -76,16 +85,21 @@ __all__ = [
     "ServerGone",
     "ServerUnavailable",
     "ShutDown",
+    "TryAgain",
     "UnknownId",
+    "UnknownTask",
     "UnsupportedFeature",
     "UsageError",
     "WireError",
     "Worker",
+    "WrongArguments",
     "__version__",
     "aio",
     "connect",
+    "current",
     "managers",
     "serve",
+    "task",
 ]
 
 

@@ -16,7 +16,7 @@ from manyhands.engines.sqlite.coalesce import Rows
 from manyhands.engines.sqlite.log import damaged_frame
 from manyhands.engines.sqlite.store import Store
 from manyhands.errors import EngineCorrupt, EngineError, ManyhandsError, UsageError
-from manyhands.lifecycle.changes import Stored
+from manyhands.lifecycle.changes import Freed, Stored
 from manyhands.model import Message
 
 pytestmark = pytest.mark.faults
@@ -179,7 +179,7 @@ def crashed(tmp_path: Path) -> Path:
         "from pathlib import Path\n"
         "from manyhands.engines.sqlite.coalesce import Rows\n"
         "from manyhands.engines.sqlite.store import Store\n"
-        "from manyhands.lifecycle.changes import Stored\n"
+        "from manyhands.lifecycle.changes import Freed, Stored\n"
         "from manyhands.model import Message\n"
         "store = Store.open(Path(sys.argv[1]))\n"
         "store.load(0.0, watermark_kept_s=1.0)\n"
@@ -227,3 +227,24 @@ def test_a_log_cut_off_anywhere_is_a_power_cut_and_no_damage(crashed: Path) -> N
     for length in range(0, len(content), 1111):
         log.write_bytes(content[:length])
         assert damaged_frame(log) == 0
+
+
+def test_a_store_of_the_format_before_this_one_is_upgraded(path: Path) -> None:
+    older = sqlite3.connect(path)
+    for statement in (
+        "DROP INDEX ended_stream",
+        "DROP TABLE ended",
+        *(f"ALTER TABLE state DROP COLUMN {column}" for column in ("need", "first", "last")),
+        "PRAGMA user_version=1",
+    ):
+        older.execute(statement)
+    older.close()
+
+    for _ in range(2):  # and once it is, it is opened like any other
+        store = Store.open(path)
+        found = store.load(0.0, watermark_kept_s=1.0)
+        store.write(Rows([Freed(1, 0, False, 0.0, [], "task:rare")]))
+        store.close()
+        assert len(found.messages) == N_MESSAGES
+
+    assert found.messages[0].need == "task:rare"

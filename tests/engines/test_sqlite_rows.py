@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from manyhands.engines.sqlite.coalesce import Rows
 from manyhands.engines.sqlite.store import Store
 from manyhands.lifecycle.changes import (
+    Acked,
     Buried,
     Change,
     Counted,
+    Cut,
     Forgotten,
     Freed,
     Leased,
@@ -67,7 +69,7 @@ def reopened(path: Path, *batches: list[Change], wall: float = 0.0) -> Snapshot:
 def n_of_rows(path: Path) -> int:
     connection = sqlite3.connect(path)
     try:
-        tables = ("message", "state", "produced", "result", "remembered")
+        tables = ("message", "state", "produced", "result", "ended", "remembered")
         return sum(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables)
     finally:
         connection.close()
@@ -79,15 +81,25 @@ def test_everything_that_is_written_is_read_back(path: Path) -> None:
         *(Stored(n, "mail", message(n)) for n in range(1, 6)),
         Freed(1, 1, True, 99.0, HISTORY),
         Leased(2, 77, "session", 1),
+        Cut(2, 1, 3),
         Produced(2, "put-a"),
         Produced(2, "put-b"),
         Leased(3, 78, "session", 2),
         Buried(3, 12.0, "poison", HISTORY),
         Removed(4),
+        Leased(5, 79, "session", 1),
+        Freed(5, 0, False, 0.0, [], "task:rare"),
         Counted("mail", 4, 5, 1, 2, 3),
         Marked("session", "mail", 9, (4, 6)),
         SessionSeen("session", "host/1 prog", 0.0),
         ResultKept("id-4", "mail", b"result", 50.0),
+        ResultKept("acked", "mail", b"result", 0.0, 1, "stream"),
+        ResultKept("kept", "mail", b"result", 50.0, 2, "stream"),
+        Acked("stream", 2),
+        ResultKept("pack", "mail", b"result", 0.0, 3, "stream", 4, 2),
+        ResultKept("lost", "mail", None, 0.0, 4, "stream", code="worker_crashed", text="why"),
+        ResultKept("read", "mail", b"result", 50.0, 5, "", 0, 1),
+        ResultDropped("read", 5),
         Remembered("id-9", 600.0),
     ]
 
@@ -97,12 +109,19 @@ def test_everything_that_is_written_is_read_back(path: Path) -> None:
     assert (one.n, one.deliveries, one.is_suspect, one.due_at, one.history) == (1, 1, True, 99.0, HISTORY)
     assert (two.n, two.token, two.session, set(two.produced)) == (2, 77, "session", {"put-a", "put-b"})
     assert (three.n, three.deliveries, three.token, three.died_at, three.reason) == (3, 2, 0, 12.0, "poison")
+    assert (two.first, two.end) == (1, 3)
     assert (five.n, five.queue, five.message) == (5, "mail", message(5))
+    assert (five.token, five.deliveries, five.need) == (0, 0, "task:rare")
     assert one_by_one.queues == [QueueSet("mail", 7)]
     assert one_by_one.counters == [Counted("mail", 4, 5, 1, 2, 3)]
     assert one_by_one.watermarks == [Marked("session", "mail", 9, (4, 6))]
     assert one_by_one.sessions == [SessionSeen("session", "host/1 prog", 0.0)]
-    assert one_by_one.results == [ResultKept("id-4", "mail", b"result", 50.0)]
+    assert one_by_one.results == [
+        ResultKept("id-4", "mail", b"result", 50.0),
+        ResultKept("kept", "mail", b"result", 50.0, 2, ""),
+        ResultKept("pack", "mail", b"result", 0.0, 3, "stream", 4, 2),
+        ResultKept("lost", "mail", None, 0.0, 4, "stream", code="worker_crashed", text="why"),
+    ]
     assert one_by_one.remembered == [Remembered("id-9", 600.0)]
 
 
@@ -114,13 +133,16 @@ def test_what_a_batch_makes_and_unmakes_never_reaches_the_disk(path: Path) -> No
             Produced(1, "put"),
             Freed(1, 1, False, 0.0, []),
             Leased(1, 6, "session", 2),
+            Cut(1, 2, 4),
             ResultKept("id-1", "mail", b"result", 0.0),
             Removed(1),
             ResultDropped("id-1"),
+            ResultKept("id-2", "mail", b"result", 0.0, 7, "stream"),
+            Acked("stream", 7),
         ]
     )
 
-    written = [rows.stored, rows.leased, rows.freed, rows.produced, rows.removed, rows.kept_results]
+    written = [rows.stored, rows.leased, rows.freed, rows.cut, rows.produced, rows.removed, rows.kept_results, rows.ended]
     assert not any(written)
 
 
@@ -207,7 +229,7 @@ def histories(draw: st.DrawFn) -> list[Change]:
     changes: list[Change] = []
     for token in range(1, 1 + draw(st.integers(1, 40))):
         of = draw(st.sampled_from(sorted(live))) if live else 0
-        what = draw(st.integers(0, 12))
+        what = draw(st.integers(0, 15))
         if what <= 3 or not of:
             n += 1
             live[n] = "ready"
@@ -217,7 +239,8 @@ def histories(draw: st.DrawFn) -> list[Change]:
             changes.append(Leased(of, token, "s", token))
         elif what == 5 and live[of] == "leased":
             live[of] = "ready"
-            changes.append(Freed(of, token, draw(st.booleans()), float(token), HISTORY * draw(st.integers(0, 2))))
+            need = draw(st.sampled_from(["", "", "task:rare"]))
+            changes.append(Freed(of, token, draw(st.booleans()), float(token), HISTORY * draw(st.integers(0, 2)), need))
         elif what == 6 and live[of] == "leased":
             live[of] = "dead"
             changes.append(Buried(of, float(token), "reason", HISTORY))
@@ -236,6 +259,14 @@ def histories(draw: st.DrawFn) -> list[Change]:
         elif what == 11:
             id_ = draw(st.sampled_from(["x", "y"]))
             changes.append(Forgotten(id_) if draw(st.booleans()) else Remembered(id_, 1e9 + token))
+        elif what == 12 and live[of] == "leased":
+            changes.append(Cut(of, token, token + 1))
+        elif what == 13:
+            until, value = draw(st.sampled_from([0.0, 1e9])), draw(st.sampled_from([b"r", None]))
+            streams = draw(st.sampled_from(["s", "t"]))
+            changes.append(ResultKept("z", "a", value, until, token, streams, token, draw(st.integers(0, 2))))
+        elif what == 14:
+            changes.append(Acked(draw(st.sampled_from(["s", "t"])), token - draw(st.integers(0, 5))))
         else:
             changes.append(Counted("a", token, 1, 2, 3, 4))
     return changes

@@ -225,3 +225,34 @@ def test_settings_and_a_lock_are_shared_and_a_killed_holder_stops_nobody(start: 
     master.say("")
     master.ends_quietly()
     assert "61 greetings were sent" in master.out
+
+
+def test_webhooks_are_delivered_and_retried_and_given_up_as_their_servers_say(start: Start) -> None:
+    http = start("http", Path(__file__).with_name("hook_server.py"))
+    http.prints("HTTP on port")
+    base = f"http://127.0.0.1:{address_in(http.out, 'port')}"
+    server = start("server", "-m", "manyhands", "serve", "tcp://127.0.0.1:0")
+    server.prints("serves tcp")
+    url = address_in(server.out, "serves")
+    env = {"MANYHANDS_URL": url, "PYTHONPATH": str(EXAMPLES / "webhooks")}
+    worker = start("worker", "-m", "manyhands", "worker", "--queues", "webhooks", "--import", "hooks", "-c", "2", env=env)
+    hooks = ("ok", "flaky", "busy", "gone")
+    sender = start("sender", EXAMPLES / "webhooks" / "send.py", *(f"{base}/{name}" for name in hooks), env=env)
+    sender.ends_quietly()
+    assert sorted(sender.out.splitlines()) == [
+        "event 1: 200",
+        "event 2: 204",
+        "event 3: 200",
+        f"event 4: GiveUp: {base}/gone says 404 Not Found",
+    ]
+    seen = Counter(line.split()[0] for line in http.out.splitlines()[1:])
+    assert seen == {"/ok": 1, "/flaky": 2, "/busy": 2, "/gone": 1}
+    assert len({line.split()[2] for line in http.out.splitlines()[1:]}) == 4, "an event has one id in all its attempts"
+    with mh.connect(url) as client:
+        (letter,) = client.dead("webhooks").list()
+        told = client.dead("webhooks").call(letter.message.id)
+    assert told is not None
+    assert (told.name, letter.reason) == ("hooks:deliver", f"GiveUp: {base}/gone says 404 Not Found")
+    for program in (worker, server):
+        program.process.terminate()
+        program.ends_quietly()

@@ -87,6 +87,12 @@ def test_options_reach_the_message_and_its_body() -> None:
     assert (body.timeout_s, body.max_attempts, body.backoff_s, body.tags) == (9, 5, 2, ["a", "b"])
 
 
+def test_a_task_whose_result_nobody_wants_does_not_end_with_its_submitter() -> None:
+    message = made(SHIP.options(keep_result_s=0), Order(1, datetime(2026, 1, 1)))
+    assert message.options is not None
+    assert message.options.keep_result_s > 0, "the engine drops what keeps no result when its stream's session is gone"
+
+
 @pytest.mark.parametrize(
     ("eta", "due_at"),
     [
@@ -119,6 +125,9 @@ def test_a_dedupe_key_makes_the_id() -> None:
     assert first.id == made(task.options(dedupe_key="order 1"), 2).id
     assert first.options is not None
     assert first.options.dedupe
+    shared = task.make_message(CODEC, "x", (1,), {}, now=NOW, reply_to="stream")
+    assert shared.options is not None
+    assert shared.options.reply_to == "", "it may be another submitter's stream that would hear of it"
     with pytest.raises(UsageError, match="dedupe_key"):
         made(task.options(dedupe_key=lambda number: ""), 1)
 

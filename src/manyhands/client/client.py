@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -10,13 +11,21 @@ from typing import Any
 from manyhands._text import is_text
 from manyhands.auth import Keyring
 from manyhands.client import exits, handles
+from manyhands.client.calling.futures import CallFuture
+from manyhands.client.calling.session import CallSession
+from manyhands.client.calling.tasks import TaskCalls, open_outcome
 from manyhands.client.dead import DeadLetters
 from manyhands.client.queue import Queue
 from manyhands.client.session import ClientSession
+from manyhands.clock import Clock, SystemClock
 from manyhands.codec import Codec
 from manyhands.engines.base import Engine
 from manyhands.errors import ServerUnavailable, UsageError
 from manyhands.events import FOREVER, Declare, Outcome, Result, Stats, StatsReply
+from manyhands.model import CALLS
+from manyhands.tasks import Task
+
+_log = logging.getLogger(__name__)
 
 
 class Client:
@@ -29,6 +38,7 @@ class Client:
         reopen: makes an engine for a forked child, in which an engine of this process is only a copy that nobody serves;
             None when the engine itself may be attached to again there.
         owns_engine: whether `close` closes the engine as well.
+        clock: from which tasks' delays count; the machine's, unless the engine has another.
 
     Raises:
         EngineUnavailable, AuthenticationFailed, ServerUnavailable: as the engine fails to attach.
@@ -42,7 +52,9 @@ class Client:
         url: str = "",
         reopen: Callable[[], Engine] | None = None,
         owns_engine: bool = False,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or SystemClock()
         self.url = url
         self.engine = engine
         self._keyring = keyring
@@ -59,6 +71,8 @@ class Client:
         self.session: ClientSession | None = None
         """This process's session; None before it is opened, after close and at first in a forked child."""
         self._ended: ClientSession | None = None
+        self._calls: CallSession | None = None
+        self._tasks: TaskCalls | None = None
         self._opening = threading.Lock()
         self._threads = threading.local()
         self._watched: set[int] = set()
@@ -106,6 +120,30 @@ class Client:
             call = session.state.call(make, *args)
         return session.ask(call, timeout_s)
 
+    # -- tasks, results, dead letters ----------------------------------------------------------------------------
+
+    def submit(self, task: Task[..., Any], /, *args: Any, **kwargs: Any) -> CallFuture[Any]:
+        """Send a call of a task (`@mh.task`) to the workers. It is run even if this program has ended by then.
+
+        Returns:
+            A concurrent.futures.Future, with the call's `id` and its `progress`.
+
+        Raises:
+            WrongArguments, PayloadNotEncodable: an argument is not what its hint says, or no plain data; nothing was sent.
+            PayloadTooLarge: over the engine's limit; nothing was sent.
+            ServerUnavailable: the client was closed.
+        """
+        return self._open_tasks().submit(task, args, kwargs, self._clock.utc())
+
+    def _open_tasks(self) -> TaskCalls:
+        with self._opening:
+            if self.is_closed:
+                raise ServerUnavailable("This client was closed; connect again to go on.")
+            if self._tasks is None:
+                self._calls = CallSession(self.engine, self._codec)
+                self._tasks = TaskCalls(self._calls)
+            return self._tasks
+
     def result(self, message_id: str, timeout: float | None = None) -> Any:
         """What the call with that message id returned, waiting for it.
 
@@ -118,6 +156,8 @@ class Client:
         assert isinstance(outcome, Outcome)
         if outcome.value is None:
             raise TimeoutError(f"message {message_id} has no result after {timeout} s; it still waits or runs")
+        if outcome.queue.endswith(CALLS):
+            return open_outcome(self._codec, outcome)
         return self._codec.open_result(outcome.queue, outcome.id, outcome.value)
 
     def stats(self, *queues: str) -> StatsReply:
@@ -154,6 +194,11 @@ class Client:
             if session is not None:  # with the rest: a daemon thread that asks from here on finds how it ended
                 session.is_exiting = is_exit
                 self._ended = session
+            calls, self._calls = self._calls, None
+        if calls is not None:
+            if n := calls.confirm():
+                _log.warning("the engine does not answer; whether it has the last %d tasks is not known", n)
+            calls.close()
         exits.closed(self)
         handles.open_clients.discard(self)
         if session is not None:
@@ -176,7 +221,7 @@ class Client:
 
     def forked(self) -> None:
         """In a forked child: forget the parent's session without a word to it; the next use opens one of our own."""
-        self._inherited = (self.session, self._threads)  # kept: its end must not run here, it is the parent's
+        self._inherited = (self.session, self._calls, self._threads)  # kept: its end must not run here, it is the parent's
         self._reset()
         if self._reopen is not None:
             self.engine = self._reopen()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import islice
 
+import msgspec
+
 from manyhands.clock import Now
 from manyhands.events import (
     Count,
@@ -133,6 +135,9 @@ def dead_retry(state: State, session: Session, request: DeadRetry, now: Now) -> 
     queue, entries = _exhume(state, request.queue, request.ids)
     for entry in entries:
         message = entry.message
+        options = message.options
+        if options is not None and 0 < options.expires_at <= now.wall:  # whoever retries it wants it to run
+            message = msgspec.structs.replace(message, options=msgspec.structs.replace(options, expires_at=0.0))
         fresh = Entry(state.numbers.take(), queue.name, message)
         state.note(Stored(fresh.n, queue.name, message))
         if message.kind:

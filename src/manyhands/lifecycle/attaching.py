@@ -39,7 +39,9 @@ def attach(state: State, request: Attach, now: Now) -> tuple[bool, list[int]]:
     _release_unheld(state, session, held, now)
     if session.leases:
         watch(state, session, now)
-        for name in {entry.queue for entry in session.leases.values() if not entry.is_begun}:
+        for name in {entry.queue for entry in session.leases.values() if session.parent or not entry.is_begun}:
+            if session.parent:
+                state.queues[name].children[session.id] = None
             recalls.arm(state, state.queues[name], now)
     return is_known and request.held is not None, lost
 

@@ -8,7 +8,7 @@ from manyhands.lifecycle import parking, recalls
 from manyhands.lifecycle.changes import Leased
 from manyhands.lifecycle.packs import give_back
 from manyhands.lifecycle.placing import promote
-from manyhands.lifecycle.queue import LEASED, Entry, Queue, is_divisible
+from manyhands.lifecycle.queue import LEASED, Queue
 from manyhands.lifecycle.refusal import Refused, check_wait
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.silence import watch
@@ -100,21 +100,15 @@ def grant(state: State, session: Session, queue: Queue, max_n: int, begin_n: int
         queue.hold_unbegun(session_id, n - begin_n)
         if queue.waiting:
             recalls.arm(state, queue, now)
-    if queue.has_packs:
-        _hold_packs(state, session, queue, [entry for entry in entries if entry.is_begun], now)
+    if session.parent:
+        queue.children[session_id] = None
+        if queue.waiting:
+            recalls.arm(state, queue, now)
     if not session.is_watched:
         watch(state, session, now)
     if queue.putting:
         state.dirty[queue] = None
     return deliveries
-
-
-def _hold_packs(state: State, session: Session, queue: Queue, begun: list[Entry], now: Now) -> None:
-    n = sum(is_divisible(entry) for entry in begun)
-    if n:
-        queue.hold_pack(session.id, n)
-        if queue.waiting:
-            recalls.arm(state, queue, now)
 
 
 def serve(state: State, queue: Queue, now: Now) -> None:
@@ -217,8 +211,6 @@ def begin(state: State, session: Session, request: Begin, now: Now) -> None:
         if entry is not None and not entry.is_begun and entry.queue == queue.name:
             entry.is_begun = True
             n += 1
-            if is_divisible(entry):
-                queue.hold_pack(session.id, 1)
     if n:
         queue.hold_unbegun(session.id, -n)
         state.wake(queue)

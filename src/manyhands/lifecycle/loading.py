@@ -9,7 +9,7 @@ from manyhands.lifecycle.changes import ResultKept, Snapshot, StoredMessage
 from manyhands.lifecycle.finishing import death_code, forget_old
 from manyhands.lifecycle.marks import Mark
 from manyhands.lifecycle.placing import enqueue, watch_expiry
-from manyhands.lifecycle.queue import DEAD, LEASED, Entry, Past, Queue, is_divisible, is_pack
+from manyhands.lifecycle.queue import DEAD, LEASED, Entry, Past, Queue, is_pack
 from manyhands.lifecycle.results import watch_result
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.silence import watch_away
@@ -93,8 +93,6 @@ def _place(state: State, stored: StoredMessage, now: Now) -> None:
         entry.leased_at = now.wall
         _session(state, stored.session, now).leases[stored.token] = entry
         queue.leased += 1
-        if is_divisible(entry):
-            queue.hold_pack(stored.session, 1)
         if message.options is not None and message.options.expires_at:
             watch_expiry(state, entry, message.options.expires_at)
         return

@@ -18,11 +18,10 @@ from manyhands.clock import Now
 from manyhands.events import Done, Progress, Progressed, Reclaim, ReportDead, Stop, Vouch
 from manyhands.lifecycle import packs, recalls
 from manyhands.lifecycle.placing import check_settlement
-from manyhands.lifecycle.queue import is_divisible, is_pack
+from manyhands.lifecycle.queue import is_pack
 from manyhands.model import part_id
 
 if TYPE_CHECKING:
-    from manyhands.lifecycle.queue import Entry, Queue
     from manyhands.lifecycle.sessions import Session
     from manyhands.lifecycle.state import State
 
@@ -56,10 +55,8 @@ def reclaim(state: State, session: Session, request: Reclaim, now: Now) -> None:
             if not entry.is_begun:  # the parent knows better
                 entry.is_begun = True
                 queue.hold_unbegun(child.id, -1)
-                if is_divisible(entry):
-                    queue.hold_pack(child.id, 1)
             if is_pack(entry.message):
-                n += _keep_first(state, queue, child, entry, begun.n, now)
+                n += packs.keep_first(state, queue, entry, begun.n, now)
         if n:
             recalls.arm(state, queue, now)
         else:
@@ -67,15 +64,6 @@ def reclaim(state: State, session: Session, request: Reclaim, now: Now) -> None:
         state.wake(queue)
     if request.rid:
         state.reply(session, Done(request.rid))
-
-
-def _keep_first(state: State, queue: Queue, child: Session, entry: Entry, n: int, now: Now) -> bool:
-    was_divisible = is_divisible(entry)
-    if not packs.keep_first(state, queue, entry, n, now):
-        return False
-    if was_divisible:
-        queue.hold_pack(child.id, -1)  # what it still has, it has begun
-    return True
 
 
 def end_running(state: State, dead: Session, request: ReportDead, reason: str, now: Now) -> None:

@@ -129,6 +129,7 @@ class Queue:
     __slots__ = (
         "armed_due",
         "cancelled",
+        "children",
         "dead",
         "dead_total",
         "delayed",
@@ -146,7 +147,6 @@ class Queue:
         "maxsize",
         "name",
         "order",
-        "packs_by",
         "parked",
         "put_total",
         "putting",
@@ -180,8 +180,8 @@ class Queue:
         self.leased = 0
         self.has_packs = False
         """Whether a pack was ever put here."""
-        self.packs_by: dict[str, int] = {}
-        """Session id to how many begun packs it holds, of which its parent may give back a part; never 0."""
+        self.children: dict[str, None] = {}
+        """Sessions with a parent that were given something here: the parent may give back what they have not begun."""
         self.unbegun = 0
         self.unbegun_by: dict[str, int] = {}
         """Session id to how many deliveries it holds that no get has returned; never 0."""
@@ -358,14 +358,6 @@ class Queue:
             for entry in waiting.values():
                 yield entry.message
 
-    def hold_pack(self, session_id: str, n: int) -> None:
-        """Count n begun packs more (or fewer) that this session holds."""
-        held = self.packs_by.get(session_id, 0) + n
-        if held:
-            self.packs_by[session_id] = held
-        else:
-            self.packs_by.pop(session_id, None)
-
     def hold_unbegun(self, session_id: str, n: int) -> None:
         """Count n deliveries more (or fewer) that this session holds and no get has returned."""
         self.unbegun += n
@@ -381,8 +373,6 @@ class Queue:
         if not entry.is_begun:
             entry.is_begun = True
             self.hold_unbegun(session_id, -1)
-        elif self.packs_by and is_divisible(entry):
-            self.hold_pack(session_id, -1)
 
     def stats(self) -> QueueStats:
         return QueueStats(

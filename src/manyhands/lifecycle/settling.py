@@ -9,7 +9,7 @@ from manyhands.lifecycle.finishing import finish, less_unfinished
 from manyhands.lifecycle.marks import Mark
 from manyhands.lifecycle.placing import check_settlement
 from manyhands.lifecycle.placing import settle as settle_alone
-from manyhands.lifecycle.queue import GONE, LEASED, Entry, Queue, is_divisible, is_pack
+from manyhands.lifecycle.queue import GONE, LEASED, Entry, Queue, is_pack
 from manyhands.lifecycle.refusal import Refused, check_wait
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
@@ -56,8 +56,6 @@ def settle(state: State, session: Session, request: Settle, now: Now) -> None:
             entry.is_begun = True
             queue.hold_unbegun(session.id, -1)
             state.wake(queue)
-            if queue.has_packs and is_divisible(entry):
-                queue.hold_pack(session.id, 1)
         if settlement.kind:
             _give_up(state, session, queue, entry, settlement, now)
             continue
@@ -83,8 +81,6 @@ def settle(state: State, session: Session, request: Settle, now: Now) -> None:
 def _give_up(state: State, session: Session, queue: Queue, entry: Entry, settlement: Settlement, now: Now) -> None:
     """Any end but the plain ack of a message that is no pack."""
     if is_pack(entry.message):
-        if is_divisible(entry):
-            queue.hold_pack(session.id, -1)
         packs.settle(state, session, queue, entry, settlement, now)
     else:
         settle_alone(state, session, queue, entry, settlement, now)

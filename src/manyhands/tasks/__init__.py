@@ -8,6 +8,8 @@ read_outcome        value or error            <-    pack_value / pack_error, as 
 
 from manyhands.tasks.attempts import Current as Current
 from manyhands.tasks.attempts import current as current
+from manyhands.tasks.attempts import home as home
+from manyhands.tasks.attempts import live_at as live_at
 from manyhands.tasks.attempts import running as running
 from manyhands.tasks.bodies import Body as Body
 from manyhands.tasks.bodies import TaskCall as TaskCall

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import NamedTuple
 
 
 def _unheard(done: float, total: float, note: str) -> None:
@@ -13,6 +14,27 @@ def _unheard(done: float, total: float, note: str) -> None:
 
 def _never() -> bool:
     return False
+
+
+class Home(NamedTuple):
+    """A server and its key."""
+
+    url: str
+    authkey: bytes
+
+
+_home: Home | None = None
+
+
+def live_at(url: str, authkey: bytes) -> None:
+    """For the runner: this process works for that server, so tasks that are submitted here go there as well."""
+    global _home
+    _home = Home(url, authkey)
+
+
+def home() -> Home | None:
+    """The server that this process works for; None where it is no worker."""
+    return _home
 
 
 class Current:

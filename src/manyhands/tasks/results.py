@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manyhands.errors import ManyhandsError, PayloadNotEncodable, RemoteTraceback, TaskFailed, UndecodableBody, from_code
-from manyhands.tasks.plain import UNHINTED, difference, pack, pack_exactly, type_name, unpack_exactly, unpacker
+from manyhands.tasks.plain import difference, pack, pack_exactly, type_name, unpack_exactly
 from manyhands.tasks.policy import describe
+from manyhands.tasks.registry import REGISTRY
 
 if TYPE_CHECKING:
     from manyhands.tasks.task import Task
@@ -32,6 +33,8 @@ class Outcome(msgspec.Struct, array_like=True, frozen=True):
     content: msgspec.Raw
     seconds: float = 0.0
     """How long the attempt ran."""
+    task: str = ""
+    """Whose return hint rebuilds a HINTED value."""
 
 
 class Raised(msgspec.Struct, array_like=True, frozen=True):
@@ -56,13 +59,13 @@ def pack_value(task: Task[..., Any], value: Any, seconds: float) -> bytes:
     Raises:
         PayloadNotEncodable: it is no plain data. That is the call's error then: the same again would do the same again.
     """
-    hint = task.arguments.returns
-    if hint not in UNHINTED:
+    rebuild = task.arguments.rebuild
+    if rebuild is not None:
         try:
             content = pack(value)
-            rebuilt = unpacker(hint).decode(content)
+            rebuilt = rebuild(content)
             if (rebuilt == value and type(rebuilt) is type(value)) or not difference(value, rebuilt):
-                return _pack(HINTED, content, seconds)
+                return _pack(HINTED, content, seconds, task.name)
         except (PayloadNotEncodable, msgspec.MsgspecError, TypeError, ValueError, NotImplementedError):
             pass  # it is not what the hint says
     try:
@@ -99,7 +102,7 @@ def read_outcome(body: bytes | memoryview, task: Task[..., Any] | None = None) -
     """(value, error, seconds) of a verified outcome: the value where the error is None.
 
     Args:
-        task: whose return hint rebuilds the value; without it, it stays builtin data.
+        task: whose return hint rebuilds the value; None: the registered one of that name. Without any it stays builtin data.
 
     Raises:
         UndecodableBody: it is none that this version reads.
@@ -108,9 +111,10 @@ def read_outcome(body: bytes | memoryview, task: Task[..., Any] | None = None) -
         outcome = _outcome_decoder.decode(body)
         if outcome.kind == RAISED:
             return None, _rebuild(_raised_decoder.decode(outcome.content)), outcome.seconds
-        hint = task.arguments.returns if task is not None and outcome.kind == HINTED else Any
-        decode = unpack_exactly if hint in UNHINTED else unpacker(hint).decode
-        return decode(outcome.content), None, outcome.seconds
+        if outcome.kind == HINTED:
+            task = task or REGISTRY.get(outcome.task)
+        rebuild = task.arguments.rebuild if task is not None and outcome.kind == HINTED else None
+        return (rebuild or unpack_exactly)(outcome.content), None, outcome.seconds
     except (msgspec.MsgspecError, ValueError, NotImplementedError) as error:
         raise UndecodableBody(
             f"the task's result was received whole, but does not fit what this program expects ({error}); run the same "
@@ -118,8 +122,8 @@ def read_outcome(body: bytes | memoryview, task: Task[..., Any] | None = None) -
         ) from error
 
 
-def _pack(kind: int, content: bytes, seconds: float) -> bytes:
-    return msgspec.msgpack.encode(Outcome(kind, msgspec.Raw(content), seconds))
+def _pack(kind: int, content: bytes, seconds: float, task: str = "") -> bytes:
+    return msgspec.msgpack.encode(Outcome(kind, msgspec.Raw(content), seconds, task))
 
 
 def _arguments(error: BaseException) -> list[Any]:

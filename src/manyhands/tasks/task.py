@@ -20,6 +20,8 @@ from manyhands.tasks.options import TaskOptions, checked
 P = ParamSpec("P")
 R = TypeVar("R")
 MAIN = ("__main__", "__mp_main__")
+LEAST_KEPT_S = 1.0
+"""What keeps no result at all would be dropped with the program that submitted it (Limits.orphan_s); a task outlives it."""
 
 
 class Task(Generic[P, R]):
@@ -81,6 +83,22 @@ class Task(Generic[P, R]):
         other.settings = checked(changed(self.settings, changes))
         return other
 
+    def pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """A call's arguments as they travel.
+
+        Raises:
+            WrongArguments, PayloadNotEncodable: see Arguments.pack.
+            UsageError: workers could not find it, for it stands in the main program.
+        """
+        module = self.name.partition(":")[0]
+        if module in MAIN:
+            raise UsageError(
+                f"Task {self.name} was defined in the main program, where no worker can find it; move it to a module that "
+                f'both import, or give it a name that workers find: @mh.task(name="app:{self.__qualname__}") in app.py, and '
+                "manyhands worker --import app."
+            )
+        return self.arguments.pack(args, kwargs)
+
     def make_message(
         self,
         codec: Codec,
@@ -95,28 +113,21 @@ class Task(Generic[P, R]):
         """A call of this task, checked and sealed, for the queue `calls_queue`.
 
         Args:
-            message_id: its id, unless a dedupe_key makes one: the message says which it is. An outcome of a message whose
-                options say dedupe is fetched by id (`events.Result`), for the stream that awaits it may be another's.
+            message_id: its id, unless a dedupe_key makes one: the message says which it is.
             now: UTC seconds.
-            reply_to: see Options.
+            reply_to: see Options. With a dedupe_key there is no stream: the outcome may be another submitter's as well, so
+                it is fetched by id (`events.Result`).
 
         Raises:
-            WrongArguments, PayloadNotEncodable: see Arguments.pack.
+            WrongArguments, PayloadNotEncodable, UsageError: see `pack`.
             PayloadTooLarge: over limit_bytes.
-            UsageError: workers could not find it, for it stands in the main program.
         """
         said = self.settings
-        module = self.name.partition(":")[0]
-        if module in MAIN:
-            raise UsageError(
-                f"Task {self.name} was defined in the main program, where no worker can find it; move it to a module that "
-                f'both import, or give it a name that workers find: @mh.task(name="app:{self.__qualname__}") in app.py, and '
-                "manyhands worker --import app."
-            )
+        arguments = self.pack(args, kwargs)
         body = msgspec.msgpack.encode(
             Body(
                 self.name,
-                msgspec.Raw(self.arguments.pack(args, kwargs)),
+                msgspec.Raw(arguments),
                 submitted_at=now,
                 timeout_s=said.timeout_s,
                 max_attempts=said.max_attempts,
@@ -139,8 +150,8 @@ class Task(Generic[P, R]):
             Options(
                 dedupe=said.dedupe_key is not None,
                 expires_at=now + said.expires_s if said.expires_s else 0.0,
-                keep_result_s=said.keep_result_s,
-                reply_to=reply_to,
+                keep_result_s=max(said.keep_result_s, LEAST_KEPT_S),
+                reply_to="" if said.dedupe_key is not None else reply_to,
             ),
         )
 

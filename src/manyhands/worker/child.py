@@ -33,10 +33,11 @@ from manyhands.codec import Codec
 from manyhands.errors import AuthenticationFailed, ManyhandsError, ProtocolError, SessionTaken
 from manyhands.events import Failed, Goodbye, Granted, Lease, Offer, Progress, Recall, Recalled, Reply, Withdraw
 from manyhands.model import CALLS, Delivery, Message, SettleKind, Settlement
+from manyhands.tasks import live_at
 from manyhands.worker import pacing
 from manyhands.worker.block import ChildBlock, Phase
 from manyhands.worker.keeper import Keeper
-from manyhands.worker.line import Line
+from manyhands.worker.line import Line, where
 from manyhands.worker.running import CallWork, Runner, TaskWork
 from manyhands.worker.settings import DRAIN, HEAD_BYTES, LIMIT, READY, ChildSettings, Exit, from_bytes, read_length
 
@@ -441,6 +442,8 @@ def _run(settings: ChildSettings, listen: Callable[[], bytes], notify: Callable[
 def _prepare(settings: ChildSettings) -> None:
     known = set(settings.sys_path)
     sys.path[:] = [*settings.sys_path, *(path for path in sys.path if path not in known)]
+    if settings.is_home:
+        live_at(where(settings), settings.keys[0])
     for module in settings.imports:
         importlib.import_module(module)
     if settings.initializer:

@@ -90,6 +90,7 @@ class Crew:
         max_memory_bytes: a child that uses more is replaced, with the call that it runs; 0 is no limit.
         imports: modules that each child imports first.
         tasks_only: whether children refuse whatever is no registered task.
+        is_home: whether tasks that are submitted in a child go to `address`, too.
         name: who this is, for people; a child's name ends in its number.
         grace_s: how long a child that is replaced may go on with its call.
         on_change: called in the crew's thread when a child became ready, could not work or ended, and at the end.
@@ -114,6 +115,7 @@ class Crew:
         max_memory_bytes: int = 0,
         imports: Sequence[str] = (),
         tasks_only: bool = False,
+        is_home: bool = False,
         name: str = "",
         grace_s: float = 30.0,
         on_change: Callable[[], None] | None = None,
@@ -147,6 +149,7 @@ class Crew:
             initializer=to_setup("", initializer, initargs).code if initializer is not None else b"",
             max_tasks=max_tasks_per_child,
             tasks_only=tasks_only,
+            is_home=is_home,
         )
         self._supervisor = Supervisor(
             [queue + CALLS for queue in queues],

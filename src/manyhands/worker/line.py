@@ -38,18 +38,23 @@ _MAX_VECTORS = 512  # below every platform's IOV_MAX
 _NO_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none
 
 
+def where(settings: ChildSettings) -> str:
+    """The address of the child's server."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"tcp://{host}:{settings.port}"
+
+
 class Line:
     """A session, and its connection of the moment. It is made by `restore`, which is also how it begins."""
 
     def __init__(self, settings: ChildSettings) -> None:
-        where = f"tcp://{settings.host}:{settings.port}"
         self.lock = threading.Lock()
         self.keyring = Keyring(*settings.keys)
         self.wire = ClientWire(
             keyring=self.keyring,
             session=settings.session,
             attach_name=settings.name,
-            where=where,
+            where=where(settings),
             parent=settings.parent,
         )
         self.is_up = False

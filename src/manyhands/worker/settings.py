@@ -69,6 +69,8 @@ class ChildSettings(msgspec.Struct, frozen=True):
     """Leave after so many calls; 0 is never."""
     tasks_only: bool = False
     """Run registered tasks only; refuse whatever would be unpickled."""
+    is_home: bool = False
+    """Whether what its calls submit (`@mh.task`) goes to the same server: a worker's does, an Executor's does not."""
     max_in_hand: int = 0
     """At most so many messages are prefetched; 0 leaves it to the measured times."""
     life_fd: int = -1

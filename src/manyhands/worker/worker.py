@@ -30,6 +30,7 @@ from manyhands.auth import Keyring
 from manyhands.engines.base import Engine
 from manyhands.errors import ManyhandsError, UsageError
 from manyhands.settings import find_key, find_url
+from manyhands.tasks import live_at
 from manyhands.worker.crew import ChildInfo, Crew
 from manyhands.worker.health import Health, HealthServer
 from manyhands.worker.reloading import Watcher
@@ -256,6 +257,7 @@ class Worker:
             max_memory_bytes=self.max_memory_bytes,
             imports=self._imports,
             tasks_only=self._tasks_only,
+            is_home=True,
             name=self.name,
             grace_s=self.grace_s,
             on_change=self._tell,
@@ -265,6 +267,7 @@ class Worker:
         from manyhands.worker.async_pool import AsyncPool  # the event loop costs what few workers need
         from manyhands.worker.thread_pool import ThreadPool
 
+        live_at(address.url, keyring.raw)
         for module in self._imports:
             try:
                 importlib.import_module(module)

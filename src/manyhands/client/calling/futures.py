@@ -33,6 +33,8 @@ _lock = threading.Lock()
 class CallFuture(Future[T]):
     """What `submit` returns: a concurrent.futures.Future with an `id` under which any client finds the result."""
 
+    progress: tuple[float, float, str] | None = None
+    """What the call said of itself last: (done, total, note) of `mh.current().progress(…)`."""
     _state: str = _PENDING
     _result: Any = None
     _exception: BaseException | None = None

@@ -36,7 +36,21 @@ from manyhands.errors import (
     WorkerCrashed,
     from_code,
 )
-from manyhands.events import Attach, Cancel, Cancelled, Closing, Collected, Done, Failed, Reply, Request
+from manyhands.events import (
+    Attach,
+    Cancel,
+    Cancelled,
+    Closing,
+    Collected,
+    Done,
+    Failed,
+    Outcome,
+    Ping,
+    Pong,
+    Progressed,
+    Reply,
+    Request,
+)
 from manyhands.model import Ended, Message
 
 log = logging.getLogger(__name__)
@@ -91,7 +105,9 @@ class CallSession:
     def __init__(self, engine: Engine, codec: Codec) -> None:
         self.codec = codec
         prefix, ids = secrets.token_hex(8), count(1)
-        self.state = CallState(codec, secrets.token_hex(16), lambda: f"{prefix}-{next(ids):x}", _Futures)
+        self.new_id: Callable[[], str] = lambda: f"{prefix}-{next(ids):x}"
+        """Makes message ids."""
+        self.state = CallState(codec, secrets.token_hex(16), self.new_id, _Futures)
         self.lock = threading.Lock()
         """Guards the state. Held for moments, and never while anything is sent or rebuilt."""
         self._sending = threading.Lock()
@@ -101,6 +117,7 @@ class CallSession:
         self._is_late = False
         self._inbox: deque[Reply] = deque()
         self._leader: Waiter | None = None
+        self._leading_thread = 0
         self._asked: dict[int, _Asked] = {}
         self._feeds: dict[Fed, None] = {}
         self._closing_at = 0.0
@@ -153,10 +170,16 @@ class CallSession:
         self.flush()
 
     def submit_message(self, group: Group, message: Message) -> CallFuture[Any]:
-        """Send a sealed message with one call; its options name this session's stream (`state.stream`)."""
-        future: CallFuture[Any] = CallFuture(self)
-        check_size(message.body, self.max_body_bytes)
+        """Send a sealed message with one call. Its options name this session's stream (`state.stream`), or none: then its
+        outcome is asked for by id, and a call of that id that is pending already is the same one.
+        """
         with self.lock:
+            known = self.state.sent.get(message.id)
+            if known is not None and isinstance(known.awaiting, _Futures):
+                return known.awaiting.futures[0]
+            if self.refusal is not None:
+                raise self.refusal
+            future: CallFuture[Any] = CallFuture(self)
             self.state.add_message(group, message, 1, _Futures([future]))
         self.flush()
         return future
@@ -225,7 +248,11 @@ class CallSession:
                     self.state.put_done(reply.rid)  # type: ignore[union-attr]
             elif kind is Failed:
                 self._refused(reply)  # type: ignore[arg-type]
-            elif kind is Cancelled:
+            elif kind is Outcome:
+                self._take_outcome(reply)  # type: ignore[arg-type]
+            elif kind is Progressed:
+                self._take_progress(reply)  # type: ignore[arg-type]
+            elif kind is Cancelled or kind is Pong:
                 self._answered(reply.rid, reply)  # type: ignore[union-attr]
             elif kind is Closing:
                 self._closing_at = time.monotonic()
@@ -250,6 +277,20 @@ class CallSession:
                 log.debug("no more results are fetched, because the session has ended")
         if self.on_idle is not None and self._is_idle():
             self.on_idle()
+
+    def _take_outcome(self, outcome: Outcome) -> None:
+        with self.lock:
+            self.state.fetched(outcome.rid)
+        if outcome.value is not None:
+            self._take_result(Ended(outcome.id, outcome.value))
+        if self.on_idle is not None and self._is_idle():
+            self.on_idle()
+
+    def _take_progress(self, told: Progressed) -> None:
+        with self.lock:
+            found = self.state.whose(Ended(told.id))
+        if found is not None and isinstance(found[0].awaiting, _Futures):
+            found[0].awaiting.futures[found[1]].progress = (told.done, told.total, told.note)
 
     def _take_result(self, ended: Ended) -> None:
         with self.lock:
@@ -301,7 +342,7 @@ class CallSession:
                 self.state.collect_rid = 0
                 refused = list(self.state.sent.values())
             else:
-                refused = self.state.put_done(failed.rid)
+                refused = self.state.fetched(failed.rid) or self.state.put_done(failed.rid)
         for sent in refused:
             self._fail(sent, sent.missing(), error)
 
@@ -335,11 +376,13 @@ class CallSession:
 
     def wait_with(self, waiter: Waiter, deadline: float | None, is_over: Callable[[], bool]) -> None:
         """Block until the waiter is set, it is over, or the deadline (monotonic) has passed; results come in meanwhile."""
-        is_leader = False
+        is_leader, outer = False, None
         if self._is_here:
             with self.lock:
-                if self._leader is None:
-                    self._leader = waiter
+                # Who leads may wait again inside (a callback, a task that a test runs in this thread): it goes on leading.
+                if self._leader is None or self._leading_thread == threading.get_ident():
+                    outer, self._leader = self._leader, waiter
+                    self._leading_thread = threading.get_ident()
                     is_leader = True
         try:
             while not waiter.is_set and not is_over():
@@ -356,8 +399,8 @@ class CallSession:
                     self._end(error)
         finally:
             if is_leader:
-                self._leader = None
-                if self._inbox:
+                self._leader = outer
+                if self._inbox and outer is None:
                     self._rouse_helper()
 
     @staticmethod
@@ -423,6 +466,14 @@ class CallSession:
         finally:
             self._asked.pop(rid, None)
         return asked.reply
+
+    def confirm(self) -> int:
+        """Wait until the engine has all that was submitted; how many messages it has not after ANSWER_S."""
+        with contextlib.suppress(ServerUnavailable, ServerGone):
+            self.flush()
+            if self.state.under_way():
+                self.ask(Ping)  # answered behind all that was sent before
+        return len(self.state.under_way())
 
     def _answered(self, rid: int, reply: Reply) -> None:
         asked = self._asked.get(rid)

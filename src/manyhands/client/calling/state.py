@@ -16,7 +16,7 @@ from manyhands.client.calling.pace import PACK_CALLS, PackPace
 from manyhands.client.records import Stream
 from manyhands.codec import PICKLED_CALLS, Codec
 from manyhands.errors import UndecodableBody
-from manyhands.events import FOREVER, Collect, Put, Request
+from manyhands.events import FOREVER, Collect, Put, Request, Result
 from manyhands.model import CALLS, MAX_DELIVERIES, Ended, Kind, Message, Options, part_id, result_id
 
 _PUT_MESSAGES = 256
@@ -192,6 +192,8 @@ class CallState:
         self._rid = 0
         self._puts: dict[str, Stream] = {}
         self._under_way: dict[int, _PutUnderWay] = {}
+        self._fetches: dict[int, str] = {}
+        """By the rid of its Result: what is asked for by id."""
         self._groups: dict[Group, None] = {}
         self._ready: list[tuple[Group, Message]] = []
         self.sent: dict[str, Sent] = {}
@@ -251,6 +253,7 @@ class CallState:
         start = 0
         while start < len(ready):
             start = self._put(ready, start, requests)
+        requests += [self._fetch(message.id) for _, message in ready if message.options and not message.options.reply_to]
         if self.n_left and not self.collect_rid:
             self.collect_rid = self.next_rid()
             requests.append(Collect(self.collect_rid, self.stream, self._number, FOREVER))
@@ -292,6 +295,11 @@ class CallState:
             group.options(self.stream, n),
         )
         self.add_message(group, message, n, awaiting)
+
+    def _fetch(self, message_id: str) -> Result:
+        rid = self.next_rid()
+        self._fetches[rid] = message_id
+        return Result(rid, message_id)
 
     def _put(self, ready: list[tuple[Group, Message]], start: int, requests: list[Request]) -> int:
         """One Put of messages that follow each other and go to the same queue; where the next begins."""
@@ -349,6 +357,11 @@ class CallState:
             return []
         put.stream.answered(put.seq)
         return [sent for message_id in put.ids if (sent := self.sent.get(message_id)) is not None]
+
+    def fetched(self, rid: int) -> list[Sent]:
+        """A Result was answered; what it asked for, unless that has ended."""
+        sent = self.sent.get(self._fetches.pop(rid, ""))
+        return [sent] if sent is not None else []
 
     def collected(self, number: int) -> None:
         """Results arrived; the next Collect says so."""

@@ -45,6 +45,23 @@ class ParentPromises(ContractBase):
         assert [d.message.id for d in idle.lease("q", 10)] == ["P.3"]
         assert told(caller.ended(STREAM)) == [("P", 0, 1, b"0", "")]
 
+    def test_what_lies_behind_a_childs_long_call_is_shared_though_it_counts_as_begun(self, stage: Stage) -> None:
+        caller, idle, (parent, child) = stage.peer(), stage.peer(), family(stage)
+        caller.put_bodies("q", b"long", b"behind it")
+        long, behind = child.lease("q", 2)
+        waiting = idle.start_lease("q", wait_s=events.FOREVER)
+        eventually(lambda: bool(parent.recalls), "the parent is asked")
+        parent.reclaim(child.session, "q", model.Begun(long.token, 1), model.Begun(behind.token, 0))
+        (delivery,) = waiting.expect(events.Granted).deliveries
+        assert (delivery.message.body, delivery.attempt) == (b"behind it", 1)
+
+    def test_a_child_that_runs_all_it_has_is_not_asked(self, stage: Stage) -> None:
+        caller, idle, (parent, child) = stage.peer(), stage.peer(), family(stage)
+        caller.put_bodies("q", b"long")
+        child.take("q")
+        assert idle.lease("q", wait_s=0.1) == []
+        assert parent.recalls == []
+
     @needs("results")
     def test_a_parent_that_had_nothing_to_give_is_asked_again(self, stage: Stage) -> None:
         caller, idle, (parent, child) = stage.peer(), stage.peer(), family(stage)
