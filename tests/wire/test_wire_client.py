@@ -14,18 +14,22 @@ from manyhands.events import (
     Attached,
     Begin,
     Closing,
+    Collect,
+    Collected,
     Done,
     Failed,
     Goodbye,
     Granted,
     Join,
     Lease,
+    Offer,
     Outcome,
     Ping,
     Pong,
     Put,
     Recall,
     Recalled,
+    Report,
     Request,
     Result,
     Settle,
@@ -225,6 +229,43 @@ def test_what_has_no_reply_is_sent_once_and_kept_only_until_it_was_written() -> 
     client.send([Withdraw(7), Begin("q", [11]), Goodbye()])
     _, _, sent = again(client)
     assert sent == [Begin("q", [11]), Lease(1, "q"), Withdraw(7), Goodbye()]
+
+
+def test_who_collects_asks_again_for_what_it_has_not_acknowledged() -> None:
+    client, server = open_pair()
+    client.send([Collect(1, "stream", 7)])
+    heard(client, server)
+    client.connection_lost(1.0)
+    _, replies, sent = again(client)
+    assert (replies, sent) == ([], [Collect(1, "stream", 7)])
+    client.connection_lost(3.0)
+    assert client.send([Withdraw(1)]) == [Collected(1, 7, [])]
+
+
+def test_a_report_is_sent_again_and_fails_where_its_lease_was_forgotten() -> None:
+    client, server = open_pair()
+    report = Report(2, 1, 1, 10, 3, b"r")
+    client.send([report])
+    heard(client, server)
+    assert again(client)[2] == [report]
+    _, replies, sent = again(client, FORGOT)
+    assert [(reply.rid, reply.code) for reply in replies] == [(2, "lease_lost")]
+    assert sent == []
+
+
+def test_an_engine_that_forgot_the_session_hears_its_newest_offer_again() -> None:
+    client, server = open_pair()
+    client.send([Offer(["old"]), Offer(["task:mail.send"]), Lease(1, "q")])
+    heard(client, server)
+    assert again(client)[2] == [Lease(1, "q")]
+    assert again(client, FORGOT)[2] == [Lease(1, "q"), Offer(["task:mail.send"])]
+
+
+def test_a_child_names_its_parent_each_time() -> None:
+    client = ClientWire(keyring=KEY, session="s" * 24, parent="p" * 24)
+    (hello,) = connect(client, new_server())
+    answered = again(client)[0]
+    assert (hello.parent, answered.parent) == ("p" * 24, "p" * 24)
 
 
 def test_a_first_attach_whose_answer_was_lost_is_a_first_attach_again() -> None:
