@@ -83,6 +83,7 @@ def drop(
 ) -> None:
     """Forget messages that were purged, cancelled or expired; the caller has taken them out of the order."""
     n = 0
+    text = f"the call was {why}"  # one for all of them: a stream may keep many for a day
     for item in dropped:
         message = item
         if isinstance(item, Entry):
@@ -96,7 +97,6 @@ def drop(
         n += calls
         if message.kind:
             stream = unknow(state, queue.name, message)
-            text = f"message {message.id} was {why}"
             end_without(state, queue.name, message, code, text, stream, 0, calls if calls > 1 else 0)
     less_unfinished(state, queue, n)
     state.wake(queue)

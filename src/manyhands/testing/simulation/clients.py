@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from manyhands.auth import Keyring
 from manyhands.client.records import Call, Held
@@ -24,14 +24,20 @@ from manyhands.wire import ClientWire
 CONSUMER = "main"
 
 
+class Awaited(Protocol):
+    """What a program may wait for."""
+
+    def is_over(self) -> bool: ...
+
+
 class Wait(NamedTuple):
     """Go on when the call is over, or at `until` without."""
 
-    call: Call
+    call: Awaited
     until: float
 
 
-Program = Generator[Call | Wait | float, None, None]
+Program = Generator[Awaited | Wait | float, None, None]
 
 
 class SimClient:
@@ -64,7 +70,7 @@ class SimClient:
         self._network = network
         self._backlog: list[Callable[[], None]] = []
         self._timer: Event | None = None
-        self._waits_for: Call | None = None
+        self._waits_for: Awaited | None = None
         self._program = program(self)
         schedule.after(schedule.rng.uniform(0.0, 0.05), self._guarded(self._connect))
         schedule.after(0.0, self._guarded(self._go_on))
@@ -200,7 +206,7 @@ class SimClient:
         if isinstance(wanted, Wait):
             self._schedule.after(wanted.until - self.now, self._guarded(lambda: self._give_up(call)))
 
-    def _give_up(self, call: Call) -> None:
+    def _give_up(self, call: Awaited) -> None:
         if self._waits_for is call:
             self._waits_for = None
             self._go_on()
@@ -218,7 +224,7 @@ class SimClient:
 
     def get(
         self, queue: str, timeout_s: float | None = None, patience_s: float = 5.0
-    ) -> Generator[Call | Wait | float, None, Held | None]:
+    ) -> Generator[Awaited | Wait | float, None, Held | None]:
         """The next delivery under an implicit lease, or None when there was none in time.
 
         Args:

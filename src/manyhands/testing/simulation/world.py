@@ -182,8 +182,12 @@ class World:
     def _pick(self) -> str:
         return self.schedule.rng.choice(list(self._makers))
 
+    def _pick_victim(self) -> str:
+        """Whom to kill."""
+        return self._pick()
+
     def _crash_client(self) -> float:
-        name = self._pick()
+        name = self._pick_victim()
         if self.clients[name].is_over:
             return 0.0
         self.clients[name].crash()
