@@ -255,6 +255,28 @@ class ClientWire:
             self._has_sent = True
         return frame
 
+    def send_together(self, requests: Sequence[Request]) -> bytes | None:
+        """`send` and `data_to_send` in one step: small requests that all get a reply, while nothing else is to be written.
+
+        Returns:
+            The one frame to write now; None: nothing was done, use the two.
+        """
+        if self._state is not _State.OPEN or self._queue or self._outbox or self._is_ping_due or self._refused:
+            return None
+        try:
+            frame = self._encoder.encode_small(requests)
+        except NOT_ENCODABLE:
+            return None
+        if frame is None:
+            return None
+        for request in requests:
+            if type(request) in _NO_REPLY:
+                return None
+        for request in requests:
+            self._unanswered[request.rid] = request  # type: ignore[union-attr]
+        self._has_sent = True
+        return frame
+
     def _withdraw_here(self, target: int) -> list[Reply]:
         parked = self._unanswered.get(target)
         if isinstance(parked, Lease):

@@ -31,7 +31,6 @@ import mmap
 import os
 import tempfile
 import time
-from array import array
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
@@ -194,7 +193,7 @@ class ChildBlock(_Block):
         ints, arrived = self._ints, self._arrived
         for token, calls, queue in messages:
             slot = _SLOTS + arrived % MAX_IN_HAND * _SLOT
-            ints[slot : slot + _SLOT] = array("q", (token, at, calls, queue))
+            ints[slot], ints[slot + 1], ints[slot + 2], ints[slot + 3] = token, at, calls, queue
             at += calls or 1
             arrived += 1
         self._top = at - 1

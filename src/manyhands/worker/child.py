@@ -32,7 +32,7 @@ from manyhands.calls.running import run_setup
 from manyhands.codec import Codec
 from manyhands.errors import AuthenticationFailed, ManyhandsError, ProtocolError, SessionTaken
 from manyhands.events import Failed, Goodbye, Granted, Lease, Offer, Progress, Recall, Recalled, Reply, Withdraw
-from manyhands.model import CALLS, Delivery, Message, SettleKind, Settlement
+from manyhands.model import CALLS, Delivery, SettleKind, Settlement
 from manyhands.tasks import live_at
 from manyhands.worker import pacing
 from manyhands.worker.block import ChildBlock, Phase
@@ -204,33 +204,40 @@ class Child:
     # -- running ---------------------------------------------------------------------------------------------------
 
     def _run_batch(self, queue: str, deliveries: list[Delivery]) -> None:
-        block = self._block
+        """Run what was granted, from one of our queues."""
+        block, line, clock = self._block, self._line, time.monotonic
         index = self._queues.index(queue)
-        at = block.accept([(delivery.token, _calls_of(delivery.message), index) for delivery in deliveries])
-        self._stop_after = at - 1 + min(self._left, sum(_calls_of(delivery.message) or 1 for delivery in deliveries))
+        entries, n_calls = [], 0
+        for delivery in deliveries:
+            options = delivery.message.options
+            calls = options.calls if options is not None and options.calls > 1 else 0
+            entries.append((delivery.token, calls, index))
+            n_calls += calls or 1
+        at = block.accept(entries)
+        self._stop_after = at - 1 + min(self._left, n_calls)
         self._taken_from = _NEVER
-        self._n_forgotten = self._line.n_forgotten
+        self._n_forgotten = line.n_forgotten
         block.enter(Phase.RUNNING)
         self._keeper.wake()
-        started = flushed = time.monotonic()
-        longest_s, n = 0.0, 0
-        for delivery in deliveries:
-            now = time.monotonic()
-            if (self._ended and now - flushed > FLUSH_S) or self._ended_bytes > FLUSH_BYTES:
+        started = flushed = now = clock()
+        longest_s = 0.0
+        for delivery, (_, calls, _) in zip(deliveries, entries, strict=True):
+            if (now - flushed > FLUSH_S and self._ended) or self._ended_bytes > FLUSH_BYTES:
                 flushed = now
-                with self._line.lock:
-                    self._line.send(self._take_ended())
-            self._run_message(queue, delivery, at)
-            at += _calls_of(delivery.message) or 1
-            took_s = time.monotonic() - now
-            longest_s = max(longest_s, took_s)
-            n += 1
-        self._pace.finished(n, time.monotonic() - started, longest_s)
+                with line.lock:
+                    line.send(self._take_ended())
+            began = now
+            self._run_message(queue, delivery, at, now)
+            at += calls or 1
+            now = clock()
+            if now - began > longest_s:
+                longest_s = now - began
+        self._pace.finished(len(deliveries), now - started, longest_s)
         block.ended(self._n_run)
 
-    def _run_message(self, queue: str, delivery: Delivery, first: int) -> None:
+    def _run_message(self, queue: str, delivery: Delivery, first: int, now: float) -> None:
         """Run what may be run of one message, and note how its delivery ends."""
-        if not self._may_begin(first, first):
+        if not self._may_begin(first, first, now):
             if first < self._taken_from:
                 self._note(Settlement(delivery.token, SettleKind.RELEASE))
             return
@@ -239,33 +246,10 @@ class Child:
             self._note(work)
             return
         self._work = work
-        clock, at, size = time.monotonic, 0, 1
-        reported = clock()
-        while at < work.n:
-            end = min(at + size, work.n)
-            started = clock()
-            deadline = 0.0
-            if work.timeout_s:
-                end = at + 1
-                deadline = started + work.timeout_s
-                self._block.leave_will(msgspec.msgpack.encode(work.will(at)))
-            if (at or end > 1 or deadline) and not self._may_begin(first + at, first + end - 1, deadline):
-                end = min(end, self._stop_after + 1 - first)
-                if end <= at:
-                    break
-            started = clock()
-            work.run(at, end)
-            now = clock()
-            work.took(now - started)
-            n, at = end - at, end
-            self._n_run += n
-            self._left -= n
-            self._step += 1
-            if at < work.n:
-                size = pacing.claim(n, now - started)
-                if now - reported > REPORT_S or work.size_bytes > FLUSH_BYTES:
-                    reported = now
-                    self._send_ended()
+        if work.n > 1 or work.timeout_s:
+            self._run_calls(work, first)
+        else:
+            self._run_step(work, 0, 1)
         while work.is_too_much:
             self._send_ended()
         with self._line.lock:
@@ -275,29 +259,57 @@ class Child:
             if settlement.result is not None:
                 self._ended_bytes += len(settlement.result)
 
-    def _may_begin(self, first: int, last: int, deadline: float = 0.0) -> bool:
+    def _run_step(self, work: CallWork | TaskWork, at: int, end: int) -> float:
+        """Run calls that are claimed; how many seconds they took."""
+        clock = time.monotonic
+        started = clock()
+        work.run(at, end)
+        took_s = clock() - started
+        work.took(took_s)
+        n = end - at
+        self._n_run += n
+        self._left -= n
+        self._step += 1
+        return took_s
+
+    def _run_calls(self, work: CallWork | TaskWork, first: int) -> None:
+        """Run the calls of a pack, or one with a limit: the first is claimed, but without its limit."""
+        clock, at, size = time.monotonic, 0, 1
+        reported = clock()
+        while at < work.n:
+            end = min(at + size, work.n)
+            deadline = 0.0
+            now = clock()
+            if work.timeout_s:
+                end = at + 1
+                self._block.leave_will(msgspec.msgpack.encode(work.will(at)))
+                deadline = clock() + work.timeout_s
+            elif now - reported > REPORT_S or work.size_bytes > FLUSH_BYTES:
+                reported = now
+                self._send_ended()
+            if (at or deadline) and not self._may_begin(first + at, first + end - 1, now, deadline):
+                end = min(end, self._stop_after + 1 - first)
+                if end <= at:
+                    return
+            size = pacing.claim(end - at, self._run_step(work, at, end))
+            at = end
+
+    def _may_begin(self, first: int, last: int, now: float, deadline: float = 0.0) -> bool:
         """Claim these calls. Whether all of them are to be run; else those up to _stop_after are."""
         if self._is_leaving or self._line.n_forgotten != self._n_forgotten:
             self._stop_after = min(self._stop_after, first - 1)
-        if last > self._stop_after:
-            last = self._stop_after
-            if last < first:
-                return False
-            self._claim(first, last, deadline)
+        wanted, last = last, min(last, self._stop_after)
+        if last < first:
             return False
-        return self._claim(first, last, deadline)
-
-    def _claim(self, first: int, last: int, deadline: float) -> bool:
         block = self._block
-        if block.claim(first, last, time.monotonic(), deadline):
-            if deadline and not block.is_watched:
-                self._notify(LIMIT)
-            return True
-        taken_from, taken_to = block.verdict()
-        if first <= taken_to and taken_from <= taken_to:
-            self._taken_from = max(first, taken_from)
-            self._stop_after = min(self._stop_after, self._taken_from - 1)
-        return last <= self._stop_after
+        if not block.claim(first, last, now, deadline):
+            taken_from, taken_to = block.verdict()
+            if first <= taken_to and taken_from <= taken_to:
+                self._taken_from = max(first, taken_from)
+                self._stop_after = min(self._stop_after, self._taken_from - 1)
+        elif deadline and not block.is_watched:
+            self._notify(LIMIT)
+        return wanted <= self._stop_after
 
     def _note(self, settlement: Settlement) -> None:
         with self._line.lock:
@@ -346,11 +358,6 @@ class Child:
         self._progress_at = now
         with self._line.lock:
             self._line.send([Progress(token, part, done, total, note)])
-
-
-def _calls_of(message: Message) -> int:
-    options = message.options
-    return options.calls if options is not None and options.calls > 1 else 0
 
 
 # -- the process -------------------------------------------------------------------------------------------------------

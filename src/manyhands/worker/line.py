@@ -117,8 +117,15 @@ class Line:
 
     def send(self, requests: Sequence[Request]) -> None:
         """Say this, now or when there is a connection again. The lock is held."""
-        self.replies += self.wire.send(requests)
-        self._write()
+        frame = self.wire.send_together(requests)
+        if frame is None or self._sock is None:
+            self.replies += self.wire.send(requests)
+            self._write()
+            return
+        try:
+            self._sock.sendall(frame)
+        except OSError as error:
+            self._lose(error)
 
     def _write(self) -> None:
         wire, sock = self.wire, self._sock

@@ -112,12 +112,17 @@ class CallWork:
 
         So do calls whose outcomes are too much for one message; who can send a `report` first asks `is_too_much`.
         """
-        n, sent = len(self._outcomes.values), self._sent
+        outcomes, sent = self._outcomes, self._sent
+        n = len(outcomes.values)
         if n == sent:
             return Settlement(self.token, SettleKind.RELEASE)
-        while (result := self._result(n)) is None:
+        if not self._is_pack:
+            return Settlement(self.token, result=self._result_of_one())
+        part = self._result(n)
+        while part is None:
             n = sent + (n - sent) // 2
-        return Settlement(self.token, result=result, calls=n - sent if self._is_pack else 0)
+            part = self._result(n)
+        return Settlement(self.token, result=part, calls=n - sent)
 
     @property
     def is_too_much(self) -> bool:
@@ -151,22 +156,28 @@ class CallWork:
 
     def _result(self, end: int) -> bytes | None:
         """The outcomes from the first that was not reported; None: more than one, and too much for one message."""
-        start, outcomes = self._sent, self._outcomes
-        if self._is_pack:
-            outcomes = _slice(outcomes, start, end)
+        start = self._sent
+        outcomes = _slice(self._outcomes, start, end)
         self._time(outcomes, start, end)
         result = self._sealed(outcomes, start, end - start)
         if len(result) <= PORTION_BYTES:
             return result
-        if end - start > 1:
-            return None
-        limit_bytes = self._runner.limit_bytes
-        if len(result) > limit_bytes:
-            outcomes = Outcomes()
-            outcomes.fail(_too_large(len(result), limit_bytes), is_ours=True)
-            self._time(outcomes, start, end)
-            result = self._sealed(outcomes, start, 1)
-        return result
+        return None if end - start > 1 else self._fit(result, start)
+
+    def _result_of_one(self) -> bytes:
+        """The outcome of a message that is no pack; once."""
+        outcomes = self._outcomes
+        outcomes.times.append((1, self._cuts[-1][1]))
+        return self._fit(encode_result(self._runner.codec, self._queue, self._id, Kind.CALL, outcomes), 0)
+
+    def _fit(self, result: bytes, index: int) -> bytes:
+        """The outcome of one call, or the error that it is too large."""
+        if len(result) <= self._runner.limit_bytes:
+            return result
+        outcomes = Outcomes()
+        outcomes.fail(_too_large(len(result), self._runner.limit_bytes), is_ours=True)
+        self._time(outcomes, index, index + 1)
+        return self._sealed(outcomes, index, 1)
 
     def _time(self, outcomes: Outcomes, start: int, end: int) -> None:
         """Say how long these calls took."""
