@@ -12,7 +12,7 @@ WORK_IN_HAND_S = 0.004
 """So much measured work is asked for at once."""
 LONG_S = 0.05
 """A message of this length brings the number down to one, whatever was measured before."""
-CLAIM_S = 0.0002
+CLAIM_S = 0.0001
 """Very short calls are claimed together, so many as take about this: what one of them that turns out long can hold up."""
 _GROWTH = 4
 _WEIGHT = 0.25
