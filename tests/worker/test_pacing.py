@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manyhands.worker.block import MAX_IN_HAND
-from manyhands.worker.pacing import CLAIM_S, LONG_S, WORK_IN_HAND_S, Pace, claim
+from manyhands.worker.pacing import CLAIM_S, FEW, FEW_WORK_S, LONG_S, WORK_IN_HAND_S, Pace, claim
 
 
 def paced(seconds: float, n: int = 50, most: int = 0) -> Pace:
@@ -21,7 +21,9 @@ def test_of_what_was_never_measured_one_is_asked_for() -> None:
 
 def test_a_few_milliseconds_of_short_messages_are_asked_for() -> None:
     assert paced(0.0001).ask() == round(WORK_IN_HAND_S / 0.0001)
-    assert paced(WORK_IN_HAND_S).ask() == 1
+    assert paced(WORK_IN_HAND_S).ask() == FEW
+    assert paced(FEW_WORK_S / 2).ask() == 2
+    assert paced(FEW_WORK_S * 1.1).ask() == 1
     assert paced(1e-9).ask() == MAX_IN_HAND
 
 
