@@ -26,12 +26,14 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the tests look into /proc to see that nobody is left"),
 ]
 
+PATIENT = Limits(resume_s=300.0)
+"""An engine that believes a parent's word only: by itself it would wait for a child that is gone."""
 HURRIED = Limits(lease_s=1.0, heartbeat_s=0.2, resume_s=0.5)
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(tmp_path) as made:
+    with Cluster(tmp_path, PATIENT) as made:
         yield made
 
 
@@ -197,9 +199,10 @@ def test_stopped_twice_a_worker_does_not_wait_for_what_runs(cluster: Cluster, tm
     assert cluster.caller.stats().ready == 1
 
 
-def test_ctrl_c_in_a_terminal_reaches_the_whole_group_and_is_quiet(cluster: Cluster, tmp_path: Path) -> None:
+def test_ctrl_c_in_a_terminal_reaches_the_parent_alone_and_is_quiet(cluster: Cluster, tmp_path: Path) -> None:
     worker = cluster.worker(concurrency=2)
     call = running_call(cluster, tmp_path / "begun")
+    assert not any(os.getpgid(child) == worker.process.pid for child in children_of(worker.process.pid))
     os.killpg(worker.process.pid, 2)
     (tmp_path / "begun.end").touch()
     assert cluster.caller.result(call) == "ended"
@@ -236,26 +239,20 @@ def test_a_worker_with_the_wrong_key_says_so_and_ends(cluster: Cluster) -> None:
     assert len(worker.err.splitlines()) == 1
 
 
-def test_a_worker_waits_for_its_server_and_says_so_once(cluster: Cluster) -> None:
+def test_workers_wait_for_their_server_say_so_once_and_can_be_stopped(cluster: Cluster) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
-    worker = cluster.worker(url=f"tcp://127.0.0.1:{port}", is_awaited=False)
-    worker.says("trying until somebody does")
-    with mh.serve(f"tcp://127.0.0.1:{port}", KEY):
-        worker.prints("works for")
-        stop(worker)
-        assert worker.ends() == 0
-    assert worker.err.count("\n") == 1
-
-
-def test_a_worker_that_waits_for_its_server_can_be_stopped(cluster: Cluster) -> None:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        worker = cluster.worker(url=f"tcp://127.0.0.1:{held.getsockname()[1]}", is_awaited=False)
+        url = f"tcp://127.0.0.1:{held.getsockname()[1]}"
+    patient, stopped = (cluster.worker(url=url, is_awaited=False) for _ in range(2))
+    for worker in (patient, stopped):
         worker.says("trying until somebody does")
-        stop(worker)
-        assert worker.ends(timeout_s=5.0) == 0
+    stop(stopped)
+    assert stopped.ends(timeout_s=5.0) == 0
+    with mh.serve(url, KEY):
+        patient.prints("works for")
+        stop(patient)
+        assert patient.ends() == 0
+    assert [worker.err.count("\n") for worker in (patient, stopped)] == [1, 1]
 
 
 # -- the rest ----------------------------------------------------------------------------------------------------------
