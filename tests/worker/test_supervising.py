@@ -179,6 +179,15 @@ def test_a_child_killed_while_it_starts_does_not_say_that_none_can_work_but_five
     assert crew.supervisor.failure == "a child was killed by SIGKILL before it was ready"
 
 
+def test_a_child_that_has_worked_and_dies_between_two_calls_is_replaced_at_once() -> None:
+    crew = Crew()
+    (child,) = crew.ready()
+    crew.looks[child] = Look(Glimpse(Phase.WAITING, 7, 7, 0.0, 0.0, 1.0, 7))
+    effects = crew.ends(child)
+    assert report(effects).is_idle
+    assert starts(effects) == 1
+
+
 def test_one_child_that_dies_beside_any_call_is_replaced_soon_while_others_work() -> None:
     crew = Crew()
     _, child = crew.ready(2)

@@ -5,8 +5,8 @@
        ^           │ cannot work       │ dies, or is ended            │ ends by itself, or when its time is over
        └── pause ──┴────<──────────────┴──────────────<───────────────┘
 
-A child that died in a call is replaced at once: the call was at fault, and its own deliveries run out. One that died beside
-any, or could not even start, is replaced after a pause; and while no other child works, the pause doubles and one child
+A child that died in a call, or after some, is replaced at once: a call that is at fault runs out of deliveries. One that
+died without having run anything is replaced after a pause; and while no other child works, the pause doubles and one child
 tries for all: then something is wrong here, and hurry would only take the machine down with it. The crew is never broken
 for good.
 """
@@ -137,7 +137,10 @@ class Supervisor:
             text = f"a child {death.text} while it ran a call; only that call is charged, and another child takes its place"
             effects.append(Say(logging.WARNING, text))
         elif not was_asked and not is_orderly:
-            effects += self._trouble(child, death, now)
+            if look.seen.begun:
+                effects.append(Say(logging.WARNING, f"a child {death.text} between two calls; another takes its place"))
+            else:
+                effects += self._trouble(child, death, now)
         return effects + self._fill(now)
 
     def _trouble(self, child: Child, death: Death, now: float) -> list[Effect]:
