@@ -19,16 +19,16 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.text import Text
 
 from manyhands.cli.options import JsonOption
 from manyhands.cli.output import print_json
 from manyhands.errors import ManyhandsError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 ADDRESS = re.compile(r"Workers can connect to (\S+)")
 RESULT = re.compile(r"Result: (\d+) \* \1 = \d+")
@@ -76,6 +76,8 @@ class Demo:
         self._lines: queue.Queue[Line] = queue.Queue()
         self._squared: Counter[str] = Counter()
         self._results = 0
+        from rich.console import Console  # see output.py
+
         self._console = Console(highlight=False, soft_wrap=True)
         # The demo's own key and any free port, so that it disturbs no server that is already there.
         self._environ = {
@@ -91,6 +93,8 @@ class Demo:
         Raises:
             ManyhandsError: a program failed or the time is over; what it printed was shown.
         """
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         try:
             with Progress(
@@ -162,4 +166,6 @@ class Demo:
         if self._as_json:
             print_json({"program": program, "line": text})
             return
+        from rich.text import Text
+
         progress.console.print(Text.assemble((f"{program:>9}", COLORS.get(program, "blue")), " │ ", text))

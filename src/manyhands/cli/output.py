@@ -9,12 +9,13 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:  # 8 MB that a command only needs once it shows something
+    from rich.console import Console
+    from rich.table import Table
 
 PREVIEW_BYTES = 48
 PLAIN_WIDTH = 200
@@ -23,6 +24,8 @@ PLAIN_WIDTH = 200
 
 def console() -> Console:
     """Standard output for people; plain text, wide enough, when it is not a terminal."""
+    from rich.console import Console
+
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=PLAIN_WIDTH)
 
 
@@ -46,6 +49,9 @@ def _has_texts_as_keys(value: Any) -> bool:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: frozenset[str] = frozenset()) -> Table:
     """A plain table; the named columns hold numbers and are set to the right. Cells are text, never markup."""
+    from rich.table import Table
+    from rich.text import Text
+
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         if column in numbers:

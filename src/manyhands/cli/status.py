@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.text import Text
 
 from manyhands.cli.asking import connected
 from manyhands.cli.options import AuthkeyOption, JsonOption, UrlOption, read_key
@@ -21,6 +18,8 @@ from manyhands.events import StatsReply
 from manyhands.model import QueueStats, SessionStats, name_of, public_id
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
     from manyhands.client import Client
 
 NUMBERS = frozenset({"ready", "leased", "delayed", "dead", "waiting", "in/s", "done/s", "leases"})
@@ -56,6 +55,8 @@ def status(
                 while True:
                     sample.show(out, as_json=as_json)
                     sample.next(interval_s)
+            from rich.live import Live
+
             with Live(sample.view(), console=out, auto_refresh=False) as live:
                 while True:
                     sample.next(interval_s)
@@ -106,6 +107,9 @@ class Sample:
 
     def view(self) -> RenderableType:
         """Everything as text."""
+        from rich.console import Group
+        from rich.text import Text
+
         engine = self._client.engine
         head = f"{self._client.url}  {engine.name} engine, up {duration(self._stats.uptime_s)}\n{engine.durability.text}\n"
         parts: list[RenderableType] = [Text(head)]

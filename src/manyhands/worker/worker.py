@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.context import BaseContext
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from manyhands.address import STORE_SCHEMES, Address, parse_address, scheme_of
 from manyhands.auth import Keyring
@@ -32,8 +32,10 @@ from manyhands.errors import ManyhandsError, UsageError
 from manyhands.settings import find_key, find_url
 from manyhands.tasks import live_at
 from manyhands.worker.crew import ChildInfo, Crew
-from manyhands.worker.health import Health, HealthServer
 from manyhands.worker.reloading import Watcher
+
+if TYPE_CHECKING:
+    from manyhands.worker.health import Health
 
 log = logging.getLogger(__name__)
 
@@ -173,6 +175,8 @@ class Worker:
             stack.callback(hands.close)
             self._hands = hands
             if self._healthz is not None:
+                from manyhands.worker.health import HealthServer  # an HTTP server is 4 MB that few workers need
+
                 server = HealthServer(self._healthz, self._health)
                 stack.callback(server.close)
                 self.health_url = server.url
@@ -328,6 +332,8 @@ class Worker:
         hands = self._hands
         assert hands is not None
         children = hands.children
+        from manyhands.worker.health import Health
+
         return Health(
             now=time.monotonic(),
             heard_mono=hands.heard_mono,
