@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import backlog, page, real_jobs, side_by_side
+from benchmarks.charts import number
 from benchmarks.measure import Row, machine
 from benchmarks.peers.catalog import BY_NAME
 from benchmarks.rows import ROWS, Note
@@ -51,7 +53,7 @@ def main() -> None:
         "backlog": lambda note: backlog.ten_million(runs, note, min(args.backlog, 10_000) if args.quick else args.backlog),
         "grid": lambda note: real_jobs.grid(runs, note, int(200 * scale)),
     }
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=125)
     found: list[Row] = []
     for name in args.rows or ROWS:
         with console.status(name) as status:
@@ -63,12 +65,11 @@ def main() -> None:
 
 
 def table(rows: list[Row]) -> Table:
-    made = Table(title="medians; × is how many times better than that peer")
+    made = Table(title="medians; × is how many times better than that peer", show_lines=True)
     for column in ("what", "manyhands", "peers", "aim"):
         made.add_column(column)
     for row in rows:
-        peers = "\n".join(f"{peer}: {value:,.4g} (× {row.ratio(peer):.2f})" for peer, value in row.others.items())
-        made.add_row(row.name, f"{row.ours:,.4g} {row.unit}", peers, row.aim)
+        made.add_row(row.name, f"{number(row.ours)} {row.unit}", "\n".join(page.beside(row)), row.aim)
     return made
 
 
@@ -120,9 +121,9 @@ def summary(rows: list[Row], at: datetime.datetime) -> str:
         "| What | manyhands | Peers, same run | Aim |",
         "|---|---|---|---|",
     ]
-    for row in rows:
-        peers = "<br>".join(f"{peer}: {value:,.4g} (× {row.ratio(peer):.2f})" for peer, value in row.others.items())
-        lines.append(f"| {row.name} | {row.ours:,.4g} {row.unit} | {peers} | {row.aim} |")
+    lines += [
+        f"| {each.name} | {number(each.ours)} {each.unit} | {'<br>'.join(page.beside(each))} | {each.aim} |" for each in rows
+    ]
     return "\n".join(lines) + "\n"
 
 

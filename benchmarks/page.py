@@ -110,6 +110,11 @@ def _growths(rows: list[Row]) -> list[Growth]:
     return found
 
 
+def beside(row: Row) -> list[str]:
+    """Each peer's figure, and how many times better ours is."""
+    return [f"{name}: {charts.number(value)} (× {charts.number(row.ratio(name))})" for name, value in row.others.items()]
+
+
 def _table(rows: list[Row]) -> str:
     lines = ["| What | manyhands | Peers, same run | Aim |", "|---|---|---|---|"]
     for row in rows:
