@@ -76,10 +76,10 @@ def lines(title: str, across: str, up: str, series: dict[str, list[tuple[float, 
     parts.append(f'<line class="axis" x1="{left}" y1="{bottom}" x2="{WIDTH - right}" y2="{bottom}"/>')
     parts += [_text(place(x, min(ys))[0], bottom + 18, number(x), "note", anchor="middle") for x in xs]
     ends: list[float] = []
-    for n, (name, points) in enumerate(sorted(drawn.items(), key=lambda pair: -pair[1][-1][1])):
+    for name, points in sorted(drawn.items(), key=lambda pair: -pair[1][-1][1]):
         placed = [place(x, y) for x, y in points]
         path = " ".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(placed))
-        parts.append(f'<path class="line{n % 5}" d="{path}"/>')
+        parts.append(f'<path class="line{list(drawn).index(name) % 5}" d="{path}"/>')
         y = placed[-1][1] + 4
         y = max(y, ends[-1] + 15) if ends else y  # labels do not cover each other
         ends.append(y)
