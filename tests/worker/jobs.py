@@ -100,3 +100,10 @@ def sleep_on_counting(path: str) -> int:
 
 def read_input() -> str:
     return sys.stdin.read()
+
+
+def log_and_sleep(path: str, seconds: float) -> float:
+    with open(path, "a") as file:
+        file.write("x")
+    time.sleep(seconds)
+    return seconds

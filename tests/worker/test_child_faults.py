@@ -167,6 +167,19 @@ def test_a_network_blip_in_a_long_call_repeats_nothing(
         assert producer.wait(producer.submit(jobs.double, (2,))) == [4]
 
 
+def test_a_network_blip_among_the_short_calls_of_a_pack_repeats_nothing(
+    start_child: StartChild, producer: Producer, server: mh.Server, tmp_path: Path
+) -> None:
+    with CuttingProxy(server.address) as proxy:
+        start_child(url=proxy.url)
+        log = tmp_path / "log"
+        pack = producer.submit(jobs.log_and_sleep, *[(str(log), 0.01)] * 200)
+        until(lambda: log.exists() and log.stat().st_size > 20, "it is in the middle of the pack")
+        proxy.drop_all()
+        assert producer.wait(pack) == [0.01] * 200
+        assert log.stat().st_size == 200
+
+
 def test_a_child_outlives_its_server(start_child: StartChild, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/jobs.db"
     server = mh.serve("tcp://127.0.0.1:0", authkey=KEY, store=store)

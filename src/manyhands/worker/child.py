@@ -151,6 +151,8 @@ class Child:
                 n = min(self._pace.ask(), self._left)
                 self._lease_rid = line.rid()
                 requests.append(Lease(self._lease_rid, self._queues[0], n, n, also=self._queues[1:]))
+            elif self._is_leaving and self._lease_rid:
+                requests.append(Withdraw(self._lease_rid))
             line.is_reading = True
             self._block.enter(Phase.WAITING)
             if requests:
@@ -168,11 +170,8 @@ class Child:
                 line.wait()
             except (ProtocolError, AuthenticationFailed):
                 time.sleep(ASK_AGAIN_S)  # it is another server for a moment, or one that is not quite there yet
-            if self._is_leaving and line.is_up and not line.replies:
-                with line.lock:
-                    line.send([Withdraw(self._lease_rid)])
-            elif self._is_leaving and not line.is_up:
-                self._lease_rid = 0
+            if self._is_leaving and not line.is_up:
+                self._lease_rid = 0  # there is nobody to take it back
         else:
             time.sleep(max(0.0, min(ASK_AGAIN_S, self._ask_at - time.monotonic())))
         line.is_reading = False
@@ -226,6 +225,7 @@ class Child:
                 flushed = now
                 with line.lock:
                     line.send(self._take_ended())
+                    line.look()
             began = now
             self._run_message(queue, delivery, at, now)
             at += calls or 1
@@ -321,7 +321,7 @@ class Child:
         return self._line.is_reading
 
     def step(self) -> int:
-        return self._step
+        return self._step if self._line.is_up else -1
 
     def tend(self, nap_s: float) -> None:
         line = self._line
@@ -336,7 +336,7 @@ class Child:
         line.wait_readable(nap_s)
 
     def _send_ended(self) -> None:
-        """Send what has ended while a call runs."""
+        """Send what has ended while a call runs, or between the calls of a pack, and take what has come."""
         line = self._line
         with line.lock:
             requests: list[Any] = []
@@ -350,6 +350,7 @@ class Child:
                 requests.append(line.report(work.token, *report))
             if requests:
                 line.send(requests)
+            line.look()
 
     def _on_progress(self, token: int, part: int, done: float, total: float, note: str) -> None:
         now = time.monotonic()

@@ -26,7 +26,7 @@ class Kept(Protocol):
         ...
 
     def step(self) -> int:
-        """A number that is another one when a call has begun or ended since."""
+        """A number that is another one when a call has begun or ended since; always the same without a connection."""
         ...
 
     def tend(self, nap_s: float) -> None:
