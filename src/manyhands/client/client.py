@@ -122,8 +122,11 @@ class Client:
 
     # -- tasks, results, dead letters ----------------------------------------------------------------------------
 
-    def submit(self, task: Task[..., Any], /, *args: Any, **kwargs: Any) -> CallFuture[Any]:
-        """Send a call of a task (`@mh.task`) to the workers. It is run even if this program has ended by then.
+    def submit(self, what: Task[..., Any] | Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallFuture[Any]:
+        """Send a call of a task (`@mh.task`), or of any function, to the workers.
+
+        A task is run even if this program has ended by then; a function's calls that nobody has begun are dropped a minute
+        after that. Functions go to queue "default" (see Executor for others).
 
         Returns:
             A concurrent.futures.Future, with the call's `id` and its `progress`.
@@ -133,7 +136,10 @@ class Client:
             PayloadTooLarge: over the engine's limit; nothing was sent.
             ServerUnavailable: the client was closed.
         """
-        return self._open_tasks().submit(task, args, kwargs, self._clock.utc())
+        tasks = self._open_tasks()
+        if isinstance(what, Task):
+            return tasks.submit(what, args, kwargs, self._clock.utc())
+        return tasks.functions.submit(what, args, kwargs)
 
     def _open_tasks(self) -> TaskCalls:
         with self._opening:
@@ -157,7 +163,7 @@ class Client:
         if outcome.value is None:
             raise TimeoutError(f"message {message_id} has no result after {timeout} s; it still waits or runs")
         if outcome.queue.endswith(CALLS):
-            return open_outcome(self._codec, outcome)
+            return open_outcome(self._codec, outcome, message_id)
         return self._codec.open_result(outcome.queue, outcome.id, outcome.value)
 
     def stats(self, *queues: str) -> StatsReply:

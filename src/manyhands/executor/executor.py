@@ -5,27 +5,19 @@ from __future__ import annotations
 import concurrent.futures
 import operator
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
-from manyhands.calls import bodies
-from manyhands.calls.functions import Functions
 from manyhands.client.calling.futures import CallFuture
 from manyhands.client.calling.mapping import Mapping
-from manyhands.client.calling.state import Group, engine_queue
-from manyhands.codec.pickles import PLAIN_TYPES
 from manyhands.errors import UsageError
 from manyhands.executor import ending
 from manyhands.executor.home import Home, Terms, open_home
 
 T = TypeVar("T")
-
-PYTHON = "{}.{}".format(*sys.version_info)
-_UNSET: Any = object()
 
 
 class Executor(concurrent.futures.Executor):
@@ -66,21 +58,20 @@ class Executor(concurrent.futures.Executor):
         _check(max_workers, mp_context, initializer, max_tasks_per_child, url, store)
         self._max_workers = max_workers or _processors()
         self._terms = Terms(
-            self._max_workers, mp_context, initializer, initargs, max_tasks_per_child or 0, url, authkey, store, queue
+            self._max_workers,
+            mp_context,
+            initializer,
+            initargs,
+            max_tasks_per_child or 0,
+            url,
+            authkey,
+            store,
+            queue,
+            keep_result_s,
         )
-        self._queue = engine_queue(queue)
-        self._keep_result_s = keep_result_s
-        setup = None
-        if url is not None and initializer is not None:
-            setup = bodies.to_setup(ending.new_id(), initializer, initargs)
-        self._functions: Functions[Group] = Functions(PYTHON, self._group, setup=setup)
         self._opening = threading.Lock()
         self._home: Home | None = None
-        self._maps: weakref.WeakSet[Mapping] = weakref.WeakSet()
         self._is_shut_down = False
-
-    def _group(self, head: bodies.Head) -> Group:
-        return Group(self._queue, head, PYTHON, keep_result_s=self._keep_result_s)
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
@@ -95,18 +86,8 @@ class Executor(concurrent.futures.Executor):
             BrokenProcessPool: the initializer failed.
             RuntimeError: the executor was shut down.
         """
-        home = self._home or self._open()
-        group, before = self._functions.get(fn)
-        if kwargs or before:
-            argument = bodies.argument(before + args, kwargs)
-        else:
-            for one in args:  # bodies.argument in line, for what most calls are
-                if type(one) not in _SCALARS:
-                    argument = bodies.argument(args, kwargs)
-                    break
-            else:
-                argument = args
-        future = home.session.submit(group, argument)
+        home = self._home or self.open()
+        future = home.calls.submit(fn, args, kwargs)
         if not home.is_full:
             home.grow()
         return future
@@ -134,6 +115,23 @@ class Executor(concurrent.futures.Executor):
         Raises:
             As `submit`. The iterator raises what a call raised, in its place, and TimeoutError.
         """
+        mapping = self.mapping(fn, iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+        if progress:
+            from manyhands.executor.progress import with_bar
+
+            return with_bar(mapping.results(), mapping.length, getattr(fn, "__name__", "map"))
+        return mapping.results()
+
+    def mapping(
+        self,
+        fn: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        *,
+        timeout: float | None,
+        chunksize: int | None,
+        buffersize: int | None,
+    ) -> Mapping:
+        """What `map` takes its results from; the first calls are under way. Arguments and errors as `map`'s."""
         if chunksize is not None and chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         if buffersize is not None:
@@ -141,29 +139,23 @@ class Executor(concurrent.futures.Executor):
                 raise TypeError("buffersize must be an integer or None")
             if buffersize < 1:
                 raise ValueError("buffersize must be None or > 0")
-        home = self._home or self._open()
-        group, before = self._functions.get(fn)
+        home = self._home or self.open()
+        if home.session.refusal is not None:
+            raise home.session.refusal
+        group, before = home.calls.group(fn)
         is_single = len(iterables) == 1
-        length = _length(iterables)
-        mapping = Mapping(
+        return Mapping(
             home.session,
             group,
             before,
             iterables[0] if is_single else zip(*iterables, strict=False),
             is_single=is_single,
-            length=length,
+            length=_length(iterables),
             chunksize=chunksize,
             buffersize=buffersize,
             timeout_s=timeout,
             on_feed=home.grow,
         )
-        self._maps.add(mapping)
-        results = mapping.results()
-        if progress:
-            from manyhands.executor.progress import with_bar
-
-            return with_bar(results, length, getattr(fn, "__name__", "map"))
-        return results
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -182,7 +174,13 @@ class Executor(concurrent.futures.Executor):
 
     # -- opening -------------------------------------------------------------------------------------------------------
 
-    def _open(self) -> Home:
+    def open(self) -> Home:
+        """Connect, or start the embedded server, if that was not done yet; the first call does it by itself.
+
+        Raises:
+            RuntimeError: the executor was shut down.
+            UsageError, ServerUnavailable, AuthenticationFailed, EngineBusy, …: as connecting or opening the store does.
+        """
         with self._opening:
             if self._home is None:
                 if self._is_shut_down:
@@ -202,9 +200,6 @@ class Executor(concurrent.futures.Executor):
     def __repr__(self) -> str:
         where = self._terms.url or f"{self._max_workers} children"
         return f"<manyhands.Executor on {where}>"
-
-
-_SCALARS = PLAIN_TYPES - {str, bytes}
 
 
 def _check(

@@ -14,16 +14,22 @@ import secrets
 import threading
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manyhands.auth import Keyring
+from manyhands.calls import bodies
+from manyhands.client.calling.functions import FunctionCalls
 from manyhands.client.calling.session import CallSession
+from manyhands.client.calling.state import engine_queue
 from manyhands.codec import Codec
 from manyhands.engines.base import Engine
 from manyhands.engines.opening import open_engine
 from manyhands.errors import WorkerCrashed
 from manyhands.executor import ending
 from manyhands.settings import find_key
+
+if TYPE_CHECKING:
+    from manyhands.worker.crew import Crew
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +48,7 @@ class Terms(NamedTuple):
     authkey: str | bytes | None
     store: str | None
     queue: str
+    keep_result_s: float
 
 
 def open_home(terms: Terms) -> Home:
@@ -56,14 +63,15 @@ def open_home(terms: Terms) -> Home:
 
 
 class Home:
-    """A session, and how what is behind it ends.
+    """Calls through a session, and how what is behind it ends.
 
     Args:
         close: ends what is behind the session, after it.
     """
 
-    def __init__(self, session: CallSession, close: Callable[[], None]) -> None:
-        self.session = session
+    def __init__(self, calls: FunctionCalls, close: Callable[[], None]) -> None:
+        self.calls = calls
+        self.session = session = calls.session
         self.broken: Exception | None = None
         """Why no call can be run."""
         self.is_full = True
@@ -89,11 +97,12 @@ class Home:
 
     def shut_down(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more calls, and end when the pending ones have."""
-        self.session.refuse(RuntimeError(ending.refusal()))
-        for feed in self.session.feeds:
-            feed.cease() if cancel_futures else feed.finish()
         if cancel_futures:
-            self.session.cancel_all(self.session.pending())
+            self.session.refuse(RuntimeError(ending.refusal()))
+            for feed in self.session.feeds:
+                feed.cease()
+            # Those at the front are running, or a child that is being started is about to take them.
+            self.session.cancel_all([future for future in self.session.pending() if not future.running()])
         if wait:
             self.end()
         else:
@@ -101,19 +110,20 @@ class Home:
 
     def forsake(self) -> None:
         """The executor is garbage: its pending calls are finished all the same."""
-        self.session.refuse(RuntimeError(ending.refusal()))
-        for feed in self.session.feeds:
-            feed.finish()
         self._end_behind()
 
     def _end_behind(self) -> None:
         with self._ending:
             if self._closer is None and not self._is_closed:
+                self.session.refuse(RuntimeError(ending.refusal()))
                 self._closer = threading.Thread(target=self.end, name="manyhands-executor-end", daemon=True)
                 self._closer.start()
 
     def end(self) -> None:
-        """Wait until the last call has ended, and close everything. Idempotent."""
+        """Take no more calls, wait until the last has ended, and close everything. Idempotent."""
+        self.session.refuse(RuntimeError(ending.refusal()))
+        for feed in self.session.feeds:
+            feed.finish()
         if not self._is_closed:
             self.session.wait_until_idle()
         with self._ending:
@@ -128,21 +138,28 @@ class Home:
 def _open_remote(terms: Terms) -> Home:
     from manyhands.client.connecting import open_calls
 
+    setup = None
+    if terms.initializer is not None:
+        setup = bodies.to_setup(ending.new_id(), terms.initializer, terms.initargs)
     session, engine = open_calls(terms.url, terms.authkey)
-    return Home(session, engine.close)
+    return Home(_calls(session, terms, setup), engine.close)
+
+
+def _calls(session: CallSession, terms: Terms, setup: bodies.Setup | None = None) -> FunctionCalls:
+    return FunctionCalls(session, engine_queue(terms.queue), keep_result_s=terms.keep_result_s, setup=setup)
 
 
 class LocalHome(Home):
     """Children of this process, behind an embedded server."""
 
-    def __init__(self, session: CallSession, crew: Any, size: int, close: Callable[[], None]) -> None:
-        super().__init__(session, close)
+    def __init__(self, calls: FunctionCalls, crew: Crew, size: int, close: Callable[[], None]) -> None:
+        super().__init__(calls, close)
         self._crew = crew
         self._size = size
         self._n_started = 0
         self._growing = threading.Lock()
         self.is_full = False
-        session.width = size
+        self.session.width = size
 
     def grow(self) -> None:
         """Start children while there are more calls than children."""
@@ -201,5 +218,5 @@ def _open_local(terms: Terms) -> Home:
         server.stop("The executor was shut down.")
         engine.close()
 
-    home = LocalHome(session, crew, terms.max_workers, close)
+    home = LocalHome(_calls(session, terms), crew, terms.max_workers, close)
     return home

@@ -117,6 +117,8 @@ class Mapping:
         self._calls = iter(calls)
         self._is_single = is_single and not before
         self._is_bare = is_single
+        self.length = length
+        """How many calls it makes, where that is known."""
         self._left = length
         self._goes_on = length is not None and buffersize is None
         self._chunksize = chunksize
@@ -142,6 +144,13 @@ class Mapping:
     def results(self) -> Iterator[Any]:
         """The results, once and in order. Like the standard library's: given up half-way, it cancels what has not begun; if
         nobody ever begins to take them, the calls are made all the same."""
+        for batch in self.batches():
+            batch.reverse()
+            while batch:  # results belong to who takes them: none is kept here
+                yield batch.pop()
+
+    def batches(self) -> Iterator[list[Any]]:
+        """The same, as many at a time as come together."""
         self._is_begun = True
         try:
             while True:
@@ -152,14 +161,20 @@ class Mapping:
                 part = self._parts[0]
                 if not part.is_over:
                     self._wait_for(part)
+                if self._is_closed:  # by another thread
+                    break
                 self._parts.popleft()
+                values, failed = part.values, part.failed
+                del part
                 if self._buffersize is not None or not self._goes_on:
                     self.feed()
-                if not part.failed:
-                    yield from part.values
-                else:
-                    yield from _until_failure(part)
-            if self._error is not None:
+                if failed:
+                    first = min(failed)
+                    del values[first:]
+                yield values
+                if failed:
+                    raise failed[first]
+            if self._error is not None and not self._is_closed:
                 raise self._error
         finally:
             self.close()
@@ -306,10 +321,3 @@ class Mapping:
         self._parts.clear()
         if parts:
             self._session.cancel_messages(self._group, [part.call_sent for part in parts if part.call_sent is not None])
-
-
-def _until_failure(part: Part) -> Iterator[Any]:
-    for index, value in enumerate(part.values):
-        if index in part.failed:
-            raise part.failed[index]
-        yield value

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from manyhands.calls import bodies, outcomes
+from manyhands.client.calling.functions import FunctionCalls
 from manyhands.client.calling.futures import CallFuture
 from manyhands.client.calling.session import CallSession
-from manyhands.client.calling.state import Group, read_outcomes
+from manyhands.client.calling.state import Group, engine_queue, read_outcomes
 from manyhands.codec import PLAIN, Codec
 from manyhands.errors import UndecodableBody
 from manyhands.events import Outcome
-from manyhands.model import Kind
+from manyhands.model import Kind, result_id
 from manyhands.tasks import Task, read_outcome
 
 _NO_FUNCTION = bodies.Head("")
@@ -27,6 +28,7 @@ class TaskCalls:
     def __init__(self, session: CallSession) -> None:
         self._session = session
         self._groups: dict[tuple[str, str], Group] = {}
+        self.functions = FunctionCalls(session, engine_queue("default"))
 
     def submit(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], now: float) -> CallFuture[Any]:
         """Send one call.
@@ -63,8 +65,11 @@ class TaskCalls:
         return group
 
 
-def open_outcome(codec: Codec, outcome: Outcome) -> Any:
+def open_outcome(codec: Codec, outcome: Outcome, call_id: str = "") -> Any:
     """What a call or task came to that was asked for by id: its value, or what it raised is raised.
+
+    Args:
+        call_id: what was asked for, where that may be one call of a message with several.
 
     Raises:
         SealBroken: it was made by nobody who has the key.
@@ -73,11 +78,13 @@ def open_outcome(codec: Codec, outcome: Outcome) -> Any:
     value = outcome.value
     assert value is not None
     is_task = value[1:2] == bytes([PLAIN])  # the encoding, for which the seal has to be right as well
-    encoding, start = codec.verify_result(outcome.queue, outcome.id, value, Kind.TASK if is_task else Kind.CALL)
+    sealed_id = result_id(outcome.id, outcome.first, outcome.n)
+    encoding, start = codec.verify_result(outcome.queue, sealed_id, value, Kind.TASK if is_task else Kind.CALL)
     read = read_task(None, encoding, [value], start) if is_task else read_outcomes(encoding, [value], start)
-    if read.failed:
-        raise read.failed[0]
-    return read.values[0]
+    at = int(call_id.rpartition(".")[2]) - outcome.first if outcome.n else 0
+    if at in read.failed:
+        raise read.failed[at]
+    return read.values[at]
 
 
 def read_task(task: Task[..., Any] | None, encoding: int, box: list[bytes], start: int) -> outcomes.Read:
