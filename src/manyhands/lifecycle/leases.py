@@ -29,18 +29,19 @@ def lease(state: State, session: Session, request: Lease, now: Now) -> None:
             f"a lease asks for at least one message and needs a rid, not max_n={max_n!r:.40}, "
             f"begin_n={request.begin_n!r:.40}, rid={rid}",
         )
-    others = _others(state, request) if request.also else ()
-    for one in (queue, *others) if others else (queue,):
-        if one.delayed and one.delayed[0][0] <= now.wall:
-            promote(state, one, now)
-        if one.waiting:
-            serve(state, one, now)
-        if not one.waiting or (one.parked and parking.is_for(one, session)):
-            deliveries = grant(state, session, one, max_n, request.begin_n, now)
+    others: tuple[Queue, ...] = ()
+    deliveries = _at_once(state, session, queue, request, now)
+    if deliveries:
+        state.effects.append((session.id, Granted(rid, deliveries, queue.name if request.also else "")))
+        return
+    if request.also:
+        others = _others(state, request)
+        for one in others:
+            deliveries = _at_once(state, session, one, request, now)
             if deliveries:
-                state.effects.append((session.id, Granted(rid, deliveries, one.name if others else "")))
+                state.effects.append((session.id, Granted(rid, deliveries, one.name)))
                 return
-    if _is_over(queue) and all(map(_is_over, others)):
+    if queue.is_shut_down and _is_over(queue) and all(map(_is_over, others)):
         raise Refused("shut_down", f"queue {queue.name!r} was shut down and has nothing more")
     check_wait(request.wait_s)
     waiting = WaitingLease(session, rid, queue, max_n, request.begin_n, others)
@@ -55,9 +56,21 @@ def lease(state: State, session: Session, request: Lease, now: Now) -> None:
         waiting.has_timer = True
         state.timers.at_mono(now.mono + request.wait_s, lambda over, at: _end_wait(state, over, at), waiting)
     if request.begin_n:
-        recalls.arm(state, queue, now)
+        if queue.unbegun or queue.children:
+            recalls.arm(state, queue, now)
         for one in others:
             recalls.arm(state, one, now)
+
+
+def _at_once(state: State, session: Session, queue: Queue, request: Lease, now: Now) -> list[Delivery]:
+    """What lies ready for this request, behind those who waited before it."""
+    if queue.delayed and queue.delayed[0][0] <= now.wall:
+        promote(state, queue, now)
+    if queue.waiting:
+        serve(state, queue, now)
+        if queue.waiting and not (queue.parked and parking.is_for(queue, session)):
+            return []
+    return grant(state, session, queue, request.max_n, request.begin_n, now)
 
 
 def _others(state: State, request: Lease) -> tuple[Queue, ...]:
@@ -124,7 +137,11 @@ def serve(state: State, queue: Queue, now: Now) -> None:
         deliveries = grant(state, waiting.session, queue, share, waiting.begin_n, now)
         if not deliveries:
             break
-        _answer(state, waiting, queue, deliveries, now)
+        leave(state, waiting)
+        # What was given while it waited is heard of only now: its silence counts from here.
+        waiting.session.last_heard = now.mono
+        granted = Granted(waiting.rid, deliveries, queue.name) if waiting.others else Granted(waiting.rid, deliveries)
+        state.effects.append((waiting.session.id, granted))
         ready -= len(deliveries)
         waiting_n -= 1
     if queue.is_shut_down and not queue.size():
@@ -146,17 +163,12 @@ def _serve_parked(state: State, queue: Queue, now: Now) -> int:
     for waiting in queue.waiting:
         if parking.is_for(queue, waiting.session):
             deliveries = grant(state, waiting.session, queue, waiting.max_n, waiting.begin_n, now)
-            _answer(state, waiting, queue, deliveries, now)
+            leave(state, waiting)
+            waiting.session.last_heard = now.mono
+            granted = Granted(waiting.rid, deliveries, queue.name if waiting.others else "")
+            state.effects.append((waiting.session.id, granted))
             n += 1
     return n
-
-
-def _answer(state: State, waiting: WaitingLease, queue: Queue, deliveries: list[Delivery], now: Now) -> None:
-    leave(state, waiting)
-    # What was given while it waited is heard of only now: its silence counts from here.
-    waiting.session.last_heard = now.mono
-    granted = Granted(waiting.rid, deliveries, queue.name if waiting.others else "")
-    state.effects.append((waiting.session.id, granted))
 
 
 def _is_pending(waiting: WaitingLease, now: Now) -> bool:
@@ -171,10 +183,11 @@ def leave(state: State, waiting: WaitingLease) -> None:
     waiting.queue.waiting.left()
     if waiting.is_last_call:
         waiting.queue.last_calls -= 1
-    for one in waiting.others:
-        one.waiting.left()
-        if waiting.is_last_call:
-            one.last_calls -= 1
+    if waiting.others:
+        for one in waiting.others:
+            one.waiting.left()
+            if waiting.is_last_call:
+                one.last_calls -= 1
 
 
 def answer_empty(state: State, waiting: WaitingLease) -> None:

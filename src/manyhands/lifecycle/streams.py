@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from manyhands._text import is_text
 from manyhands.clock import Now
-from manyhands.events import Collect, Collected
+from manyhands.events import FOREVER, Collect, Collected
 from manyhands.lifecycle.changes import Acked, ResultDropped, ResultKept
 from manyhands.lifecycle.refusal import Refused, check_wait
 from manyhands.lifecycle.waiting import WaitingCollect
@@ -134,12 +134,15 @@ def append(state: State, stream: Stream, kept: ResultKept) -> None:
 
 def collect(state: State, session: Session, request: Collect, now: Now) -> None:
     """Take note of what has arrived, and send what is there or comes next."""
-    if not is_name(request.stream) or request.rid < 1:
+    stream = state.streams.get(request.stream) if request.stream else None
+    if request.wait_s != FOREVER:
+        check_wait(request.wait_s)
+    if request.rid < 1 or (stream is None and not is_name(request.stream)):
         raise Refused(
-            "usage", f"a stream's name is a text of 1 to {MAX_STREAM_CHARS} characters, not {request.stream!r:.80}"
+            "usage",
+            f"a Collect needs a rid, and a stream's name is a text of 1 to {MAX_STREAM_CHARS} characters, "
+            f"not {request.stream!r:.80}",
         )
-    check_wait(request.wait_s)
-    stream = state.streams.get(request.stream)
     if stream is None:
         stream = state.streams[request.stream] = Stream(request.stream)
     if stream.owner != session.id:
