@@ -39,12 +39,17 @@ if TYPE_CHECKING:
     from manyhands.errors import ServerGone as ServerGone
     from manyhands.errors import ServerUnavailable as ServerUnavailable
     from manyhands.errors import ShutDown as ShutDown
+    from manyhands.errors import TaskCancelled as TaskCancelled
+    from manyhands.errors import TaskError as TaskError
+    from manyhands.errors import TaskFailed as TaskFailed
+    from manyhands.errors import TaskTimedOut as TaskTimedOut
     from manyhands.errors import TryAgain as TryAgain
     from manyhands.errors import UnknownId as UnknownId
     from manyhands.errors import UnknownTask as UnknownTask
     from manyhands.errors import UnsupportedFeature as UnsupportedFeature
     from manyhands.errors import UsageError as UsageError
     from manyhands.errors import WireError as WireError
+    from manyhands.errors import WorkerCrashed as WorkerCrashed
     from manyhands.errors import WrongArguments as WrongArguments
     from manyhands.executor import Executor as Executor
     from manyhands.serving import Server as Server
@@ -85,6 +90,10 @@ __all__ = [
     "ServerGone",
     "ServerUnavailable",
     "ShutDown",
+    "TaskCancelled",
+    "TaskError",
+    "TaskFailed",
+    "TaskTimedOut",
     "TryAgain",
     "UnknownId",
     "UnknownTask",
@@ -92,6 +101,7 @@ __all__ = [
     "UsageError",
     "WireError",
     "Worker",
+    "WorkerCrashed",
     "WrongArguments",
     "__version__",
     "aio",

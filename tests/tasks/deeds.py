@@ -25,6 +25,11 @@ def hang_once(folder: Path) -> int:
 
 
 @mh.task(queue="deeds")
+def refuse(why: str) -> None:
+    raise mh.GiveUp(why)
+
+
+@mh.task(queue="deeds")
 def die(how: str) -> None:
     os._exit(7)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +103,24 @@ def test_coroutines_run_side_by_side_in_an_event_loop_and_by_themselves_in_proce
     others = 2 if pool == "async" else 0
     futures = [deeds.meet.submit(others) for _ in range(3)]
     assert min(future.result(WAIT_S) for future in futures) > others
+
+
+def test_asyncio_programs_submit_and_await_tasks(start: Start, server: mh.Server) -> None:
+    work(start, server, "--import", "tasks.deeds", "-c", "1")
+
+    async def program() -> None:
+        async with await mh.aio.connect(server.url) as client:
+            call = await client.submit(deeds.add, 1, b=2)
+            assert await call == await client.result(call.id) == 3
+            with pytest.raises(mh.WrongArguments, match="'a'"):
+                await client.submit(deeds.add, "1", 2)
+            refused = await client.submit(deeds.refuse, "no")
+            with pytest.raises(mh.GiveUp, match="no"):
+                await refused
+            with pytest.raises(TimeoutError):
+                await (await client.submit(deeds.add.options(delay_s=600), 1, 2)).result(timeout=0.05)
+
+    asyncio.run(program())
 
 
 def test_what_a_program_submitted_is_run_although_it_ended_at_once(start: Start, server: mh.Server, tmp_path: Path) -> None:

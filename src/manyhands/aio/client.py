@@ -9,10 +9,14 @@ from manyhands._text import is_text
 from manyhands.address import parse_address
 from manyhands.aio.queue import AioQueue
 from manyhands.aio.session import AioSession
+from manyhands.aio.tasks import AioCall, submit
+from manyhands.client.calling.tasks import open_outcome
 from manyhands.client.exits import NORMAL, end_of
 from manyhands.errors import UsageError
 from manyhands.events import FOREVER, Outcome, Result, Stats, StatsReply
+from manyhands.model import CALLS
 from manyhands.settings import find_key, find_url
+from manyhands.tasks import Task
 
 CONNECT_TIMEOUT_S = 10.0
 
@@ -51,6 +55,18 @@ class AioClient:
             raise UsageError(f"A queue's name is a text that is not empty, not {name!r}.")
         return AioQueue(self._session, name, maxsize)
 
+    async def submit(self, task: Task[..., Any], /, *args: Any, **kwargs: Any) -> AioCall:
+        """Send a call of a task (`@mh.task`) to the workers; returns when the engine has it.
+
+        Returns:
+            What gives the result when it is awaited, with the call's `id`.
+
+        Raises:
+            WrongArguments, PayloadNotEncodable: an argument is not what its hint says, or no plain data; nothing was sent.
+            PayloadTooLarge: over the engine's limit; nothing was sent.
+        """
+        return await submit(self._session, self.result, task, args, kwargs)
+
     async def result(self, message_id: str, timeout: float | None = None) -> Any:
         """What the call with that message id returned, waiting for it.
 
@@ -63,6 +79,8 @@ class AioClient:
         assert isinstance(outcome, Outcome)
         if outcome.value is None:
             raise TimeoutError(f"message {message_id} has no result after {timeout} s; it still waits or runs")
+        if outcome.queue.endswith(CALLS):
+            return open_outcome(self._session.codec, outcome)
         return self._session.codec.open_result(outcome.queue, outcome.id, outcome.value)
 
     async def stats(self, *queues: str) -> StatsReply:
