@@ -98,6 +98,12 @@ def test_dead_tasks_are_retried_and_dropped_by_their_queue_s_name(
         assert client.dead().retry() == client.dead("mail").drop() == 0
 
 
+def test_dead_letters_of_other_queues_stay(dead_task: str, server: mh.Server) -> None:
+    client = server.client()
+    assert client.dead("mai").drop() == client.dead("mail2").retry() == 0
+    assert [letter.message.id for letter in client.dead().list()] == [dead_task]
+
+
 def test_looking_after_dead_letters_makes_no_queue(dead_id: str, server: mh.Server, command: Command) -> None:
     command("dead", "list", "mail")
     assert server.client().dead("mail").retry() == 1

@@ -230,7 +230,10 @@ def test_unhinted_rests_arrive_exactly() -> None:
     assert call(f, (1,), x={2}) == ([(1,)], {"x": {2}})
 
 
-@pytest.mark.parametrize(("args", "kwargs", "says"), [((), {}, "'a'"), ((1, 2, 3), {}, "too many"), ((1,), {"z": 1}, "'z'")])
+@pytest.mark.parametrize(
+    ("args", "kwargs", "says"),
+    [((), {}, "'a'"), ((1,), {"a": 2}, "multiple values"), ((1, 2, 3), {}, "too many"), ((1,), {"z": 1}, "'z'")],
+)
 def test_a_call_that_python_would_refuse_is_refused_at_submit(args: Any, kwargs: Any, says: str) -> None:
     def f(a: int, b: int = 0) -> None:
         pass

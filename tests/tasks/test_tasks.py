@@ -303,7 +303,9 @@ def test_a_value_is_rebuilt_by_the_return_hint() -> None:
     assert tasks.read_outcome(body)[0] == {"number": 1, "when": "2026-01-01T00:00:00"}
 
 
-@pytest.mark.parametrize("value", [None, (1, {2}), "text", {"a": timedelta(1)}])
+@pytest.mark.parametrize(
+    "value", [None, (1, {2}), "text", {"a": timedelta(1)}, {"number": 1, "when": "2026-01-01T00:00:00"}]
+)
 def test_a_value_that_is_not_what_the_hint_says_arrives_as_it_is(value: Any) -> None:
     assert tasks.read_outcome(tasks.pack_value(SHIP, value, 0), SHIP)[0] == value
 
