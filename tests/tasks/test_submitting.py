@@ -114,3 +114,23 @@ def test_a_module_of_tasks_imports_no_client() -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", text], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("pool", ["thread", "async"])
+def test_a_worker_in_this_process_leads_what_is_submitted_to_its_server_until_it_ends(
+    server: mh.Server, monkeypatch: pytest.MonkeyPatch, pool: str
+) -> None:
+    monkeypatch.setenv("MANYHANDS_URL", "tcp://127.0.0.1:1")
+    monkeypatch.setattr(submitting, "_default", None)
+    worker = mh.Worker(server.url, ["deeds"], pool=pool, concurrency=2)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        with mh.connect(server.url) as client:
+            assert client.submit(deeds.add_later, 1, 2).result(30) == 4
+    finally:
+        worker.stop()
+        thread.join(20)
+        default_client().close()
+    assert not thread.is_alive()
+    assert attempts.home() is None

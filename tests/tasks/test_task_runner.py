@@ -216,7 +216,6 @@ def test_a_result_can_be_waited_for_in_another_thread(task_runner: TaskRunner) -
 
 def test_outside_of_the_runner_submit_goes_elsewhere_again(task_runner: TaskRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MANYHANDS_URL", "redis://nowhere")
-    monkeypatch.setattr("manyhands.submitting.home", lambda: None)  # another test ran a worker here
     task_runner.__exit__(None, None, None)
     with pytest.raises(mh.UsageError):
         act.submit(ORDER)

@@ -7,6 +7,7 @@ read_outcome        value or error            <-    pack_value / pack_error, as 
 """
 
 from manyhands.tasks.attempts import Current as Current
+from manyhands.tasks.attempts import Home as Home
 from manyhands.tasks.attempts import current as current
 from manyhands.tasks.attempts import home as home
 from manyhands.tasks.attempts import live_at as live_at

@@ -26,10 +26,12 @@ class Home(NamedTuple):
 _home: Home | None = None
 
 
-def live_at(url: str, authkey: bytes) -> None:
-    """For the runner: this process works for that server, so tasks that are submitted here go there as well."""
+def live_at(server: Home | None) -> Home | None:
+    """For the runner: this process works for that server (None: no more), so tasks that are submitted here go there as well;
+    for which it worked before."""
     global _home
-    _home = Home(url, authkey)
+    before, _home = _home, server
+    return before
 
 
 def home() -> Home | None:

@@ -33,7 +33,7 @@ from manyhands.codec import Codec
 from manyhands.errors import AuthenticationFailed, ManyhandsError, ProtocolError, SessionTaken
 from manyhands.events import Failed, Goodbye, Granted, Lease, Offer, Progress, Recall, Recalled, Reply, Withdraw
 from manyhands.model import CALLS, Delivery, SettleKind, Settlement
-from manyhands.tasks import live_at
+from manyhands.tasks import Home, live_at
 from manyhands.worker import pacing
 from manyhands.worker.block import ChildBlock, Phase
 from manyhands.worker.keeper import Keeper
@@ -451,7 +451,7 @@ def _prepare(settings: ChildSettings) -> None:
     known = set(settings.sys_path)
     sys.path[:] = [*settings.sys_path, *(path for path in sys.path if path not in known)]
     if settings.is_home:
-        live_at(where(settings), settings.keys[0])
+        live_at(Home(where(settings), settings.keys[0]))
     for module in settings.imports:
         importlib.import_module(module)
     if settings.initializer:

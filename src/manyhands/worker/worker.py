@@ -30,7 +30,7 @@ from manyhands.auth import Keyring
 from manyhands.engines.base import Engine
 from manyhands.errors import ManyhandsError, UsageError
 from manyhands.settings import find_key, find_url
-from manyhands.tasks import live_at
+from manyhands.tasks import Home, live_at
 from manyhands.worker.crew import ChildInfo, Crew
 from manyhands.worker.reloading import Watcher
 
@@ -247,6 +247,7 @@ class Worker:
                 )
             keyring = find_key(self._authkey, is_loopback=address.is_loopback, what=self.url).keyring
         if self.pool != "process":
+            stack.callback(live_at, live_at(Home(address.url, keyring.raw)))
             return self._pool_inside(address, keyring, engine)
         return Crew(
             address,
@@ -271,7 +272,6 @@ class Worker:
         from manyhands.worker.async_pool import AsyncPool  # the event loop costs what few workers need
         from manyhands.worker.thread_pool import ThreadPool
 
-        live_at(address.url, keyring.raw)
         for module in self._imports:
             try:
                 importlib.import_module(module)
