@@ -114,6 +114,8 @@ def test_asyncio_programs_submit_and_await_tasks(start: Start, server: mh.Server
             assert await call == await client.result(call.id) == 3
             with pytest.raises(mh.WrongArguments, match="'a'"):
                 await client.submit(deeds.add, "1", 2)
+            with pytest.raises(mh.UsageError, match="no task"):
+                await client.submit(pow, 2, 3)  # type: ignore[arg-type]
             refused = await client.submit(deeds.refuse, "no")
             with pytest.raises(mh.GiveUp, match="no"):
                 await refused

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from manyhands.aio.session import AioSession
+from manyhands.errors import UsageError
 from manyhands.tasks import Task
 
 Fetch = Callable[[str, float | None], Awaitable[Any]]
@@ -44,6 +45,8 @@ async def submit(session: AioSession, fetch: Fetch, task: Task[..., Any], args: 
         WrongArguments, PayloadNotEncodable, UsageError, PayloadTooLarge: see Task.make_message; nothing was sent.
         ServerUnavailable: it is not known whether the engine has it.
     """
+    if not isinstance(task, Task):
+        raise UsageError(f"{task!r} is no task; put @mh.task on the function, or give it to mh.aio.Executor(url=…).")
     message = task.make_message(
         session.codec, session.new_id(), args, kwargs, now=time.time(), limit_bytes=session.max_body_bytes
     )
