@@ -65,7 +65,7 @@ def test_what_would_be_unsafe_or_cannot_work_is_refused(options: dict[str, objec
 
 
 @pytest.mark.parametrize(
-    "options", [{"url": FREE, "tls": True}, {"url": "tls://127.0.0.1:0"}, {"url": FREE, "store": "redis://x"}]
+    "options", [{"url": FREE, "tls": True}, {"url": "tls://127.0.0.1:0"}, {"url": FREE, "store": "nats://x"}]
 )
 def test_what_comes_later_is_refused_and_nothing_weaker_is_done(options: dict[str, object]) -> None:
     with pytest.raises(mh.UnsupportedFeature):

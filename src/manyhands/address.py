@@ -11,8 +11,10 @@ from manyhands.model import DEFAULT_PORT
 
 DEFAULT_URL = f"tcp://127.0.0.1:{DEFAULT_PORT}"
 SERVER_SCHEMES = ("tcp", "tls")
-STORE_SCHEMES = ("memory", "sqlite")
-LATER_SCHEMES = ("redis", "rediss", "valkey", "nats")
+STORE_SCHEMES = ("memory", "sqlite", "redis", "rediss")
+OWNED_SCHEMES = ("memory", "sqlite")
+"""Stores that one process has to itself; the others many may open at once."""
+LATER_SCHEMES = ("nats",)
 
 EXAMPLE = f"write it like {DEFAULT_URL} or tcp://[::1]:{DEFAULT_PORT}"
 
@@ -59,13 +61,20 @@ def scheme_of(url: str) -> str:
         raise UsageError(f"{url!r} has no scheme; {EXAMPLE}.")
     if scheme in LATER_SCHEMES:
         raise UnsupportedFeature(
-            f"{scheme}:// engines are not in this version of manyhands; use memory:// or sqlite:///file.db."
+            f"{scheme}:// engines are not in this version of manyhands; use redis://host, memory:// or sqlite:///file.db."
         )
     if scheme not in (*SERVER_SCHEMES, *STORE_SCHEMES):
         raise UsageError(
-            f"{scheme}:// is not an address manyhands knows; use tcp://host:port, memory:// or sqlite:///file.db."
+            f"{scheme}:// is not an address manyhands knows; use tcp://host:port, redis://host, memory:// or sqlite:///file.db."
         )
     return scheme
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown and logged."""
+    scheme, found, rest = url.partition("://")
+    user, at, place = rest.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}:…@{place}" if found and at and ":" in user else url
 
 
 def parse_address(url: str) -> Address:

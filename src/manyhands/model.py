@@ -183,6 +183,8 @@ class Features(msgspec.Struct, array_like=True, frozen=True):
     dedupe: bool = True
     join: bool = True
     survives_restart: bool = False
+    calls: bool = True
+    """Streams of results, packs, parents, cancelling and parking: what an Executor, tasks and workers stand on."""
 
 
 class Limits(msgspec.Struct, array_like=True, frozen=True):

@@ -1,17 +1,22 @@
-"""The four set-ups: memory, sqlite, and each of them behind a socket."""
+"""The set-ups: memory, sqlite and Redis, and each of them behind a socket."""
 
 from __future__ import annotations
 
+import itertools
+import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from manyhands.auth import Keyring
-from manyhands.engines.base import Engine
+from manyhands.engines.base import Engine, Port, Sink
 from manyhands.engines.memory import MemoryEngine
 from manyhands.engines.remote import RemoteEngine
 from manyhands.engines.sqlite import SqliteEngine
+from manyhands.events import Attach
 from manyhands.model import Limits
 from manyhands.server import SocketServer
+from redis_server import RedisCluster, RedisServer
 
 
 class Embedded(Protocol):
@@ -60,6 +65,58 @@ class SqliteFactory:
     def close(self) -> None:
         if self._engine is not None:
             self._engine.close()
+
+
+class RedisFactory:
+    """A space of its own at a server that many tests share; a restart ends that server and starts it over the same files.
+
+    Args:
+        clients: how many programs take turns at attaching the sessions, so that each hears through Redis what the others do.
+    """
+
+    def __init__(self, server: RedisServer | RedisCluster, *, clients: int = 1) -> None:
+        self._server = server
+        self._space = secrets.token_hex(8)
+        self._clients = clients
+        self._limits = Limits()
+        self._engine: Engine | None = None
+
+    def open(self, limits: Limits) -> Engine:
+        from manyhands.engines.redis import RedisEngine  # here, because its driver is an extra
+
+        self._limits = limits
+        engines = [RedisEngine(f"{self._server.url}?space={self._space}", limits=limits) for _ in range(self._clients)]
+        self._engine = Programs(engines) if self._clients > 1 else engines[0]
+        return self._engine
+
+    def restart(self) -> Engine:
+        self.close()
+        self._server.stop()
+        self._server.start()
+        return self.open(self._limits)
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+
+
+class Programs:
+    """Several programs' engines over one store, seen as one: each attach goes to the next of them."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._engines = engines
+        self._turns = itertools.cycle(engines)
+        self.name = engines[0].name
+        self.durability = engines[0].durability
+        self.features = engines[0].features
+        self.limits = engines[0].limits
+
+    def attach(self, attach: Attach, sink: Sink) -> Port:
+        return next(self._turns).attach(attach, sink)
+
+    def close(self, *, closing_reason: str = "") -> None:
+        for engine in self._engines:
+            engine.close(closing_reason=closing_reason)
 
 
 class RemoteFactory:

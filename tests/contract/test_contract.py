@@ -1,12 +1,18 @@
-"""The contract suite on the engines of this project: the same tests on four set-ups, named as in conftest.py."""
+"""The contract suite on the engines of this project: the same tests on each set-up, named as in conftest.py."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
+
+import pytest
 
 from manyhands.testing.contract import EngineContract, EngineFactory
+from redis_server import RedisCluster, RedisServer
 
-from .factories import MemoryFactory, RemoteFactory, SqliteFactory
+from .factories import MemoryFactory, RedisFactory, RemoteFactory, SqliteFactory
 
 
 class TestMemory(EngineContract):
@@ -17,6 +23,50 @@ class TestMemory(EngineContract):
 class TestSqlite(EngineContract):
     def make_factory(self, tmp_path: Path) -> EngineFactory:
         return SqliteFactory(tmp_path)
+
+
+class OnValkey(EngineContract):
+    """A real server, shared by the tests of a class; each has a space of its own there."""
+
+    server: ClassVar[RedisServer | RedisCluster]
+
+    @staticmethod
+    def make_server(folder: Path) -> RedisServer | RedisCluster:
+        return RedisServer(folder)
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        cls.server = cls.make_server(tmp_path_factory.mktemp("valkey"))
+        cls.server.start()
+        yield
+        cls.server.stop()
+
+
+class TestValkey(OnValkey):
+    """Three programs: what one's sessions wait for, another's bring about."""
+
+    def make_factory(self, tmp_path: Path) -> EngineFactory:
+        return RedisFactory(self.server, clients=3)
+
+
+if os.environ.get("MANYHANDS_CONTRACT") == "all":  # else conftest.py says that they were not run
+
+    class TestValkeyCluster(OnValkey):
+        """A minute of waiting for restarted nodes; tests/engines/test_redis_cluster.py has what is its own."""
+
+        @staticmethod
+        def make_server(folder: Path) -> RedisCluster:
+            return RedisCluster(folder)
+
+        def make_factory(self, tmp_path: Path) -> EngineFactory:
+            return RedisFactory(self.server)
+
+    class TestRemoteValkey(OnValkey):
+        """A server in front: TestValkey and TestRemoteMemory hold its two halves."""
+
+        def make_factory(self, tmp_path: Path) -> EngineFactory:
+            return RemoteFactory(RedisFactory(self.server))
 
 
 class TestRemoteMemory(EngineContract):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from manyhands._inbox import Inbox
 from manyhands.engines.base import Port
 from manyhands.engines.sqlite import SqliteEngine
-from manyhands.engines.sqlite.inbox import Inbox
 from manyhands.events import Attach, Closing, Done, Put, Reply
 from manyhands.model import Message
 

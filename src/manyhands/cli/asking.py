@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from manyhands.address import STORE_SCHEMES, scheme_of
+from manyhands.address import OWNED_SCHEMES, scheme_of
 from manyhands.errors import UnknownId, UsageError
 from manyhands.model import QueueStats, halves, name_of
 from manyhands.settings import find_url
@@ -27,7 +27,7 @@ def connected(url: str | None, authkey: bytes | None) -> Iterator[Client]:
         ServerUnavailable, AuthenticationFailed: see connect.
     """
     url = find_url(url)
-    if scheme_of(url) in STORE_SCHEMES:
+    if scheme_of(url) in OWNED_SCHEMES:
         raise UsageError(
             f"{url} is a store; ask the server that has it (tcp://…), or start one: manyhands serve --store {url}"
         )

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from manyhands._version import __version__
-from manyhands.address import DEFAULT_URL
+from manyhands.address import DEFAULT_URL, without_password
 from manyhands.cli.options import AuthkeyOption, JsonOption, read_key
 from manyhands.cli.output import print_json
 from manyhands.model import Durability
@@ -25,7 +25,7 @@ def serve(
         typer.Option(
             "--store",
             metavar="STORE",
-            help="Where the queues live: memory:// or sqlite:///file.db (four slashes: absolute).",
+            help="Where the queues live: memory://, sqlite:///file.db (four slashes: absolute) or redis://host.",
         ),
     ] = "memory://",
     authkey: AuthkeyOption = None,
@@ -57,7 +57,7 @@ def serve(
     try:
         server, key, durability = open_server(url, read_key(authkey), store=store, insecure=insecure)
         with server:
-            announce(server.url, store, durability, key.source, as_json=as_json)
+            announce(server.url, without_password(store), durability, key.source, as_json=as_json)
             if key.is_short and not as_json:
                 sys.stderr.write("manyhands: the key has fewer than 16 bytes and can be guessed; use a longer one.\n")
             while not stop.wait(0.5):  # in slices, because on Windows a signal does not end a wait

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from manyhands.address import STORE_SCHEMES, parse_address, scheme_of
+from manyhands.address import STORE_SCHEMES, parse_address, scheme_of, without_password
 from manyhands.auth import Keyring
 from manyhands.client.calling.session import CallSession
 from manyhands.client.client import Client
@@ -39,9 +39,9 @@ def connect(url: str | None = None, authkey: str | bytes | None = None, *, timeo
         keyring = (
             Keyring(authkey or secrets.token_bytes(32))
             if scheme == "memory"
-            else find_key(authkey, is_loopback=False, what=url).keyring
+            else find_key(authkey, is_loopback=False, what=without_password(url)).keyring
         )
-        return _own(open_engine(url), keyring)
+        return _own(open_engine(url, timeout_s=timeout_s), keyring)
     address = parse_address(url)
     if address.is_any:
         raise UsageError(

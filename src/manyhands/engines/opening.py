@@ -9,15 +9,21 @@ from manyhands.errors import UsageError
 from manyhands.model import Limits
 
 _SQLITE = "sqlite:///"
+CONNECT_TIMEOUT_S = 10.0
+"""How long to try a store behind a network: a program may be started a moment before it."""
 
 
-def open_engine(store: str, *, limits: Limits | None = None) -> Engine:
-    """Open the store that a URL names: `memory://`, or `sqlite:///jobs.db` (relative), `sqlite:////var/jobs.db` (absolute).
+def open_engine(store: str, *, limits: Limits | None = None, timeout_s: float = CONNECT_TIMEOUT_S) -> Engine:
+    """Open the store that a URL names: `memory://`, `sqlite:///jobs.db` (relative), `sqlite:////var/jobs.db` (absolute) or
+    a Redis or Valkey server, `redis://host:port/db` (`rediss://` for TLS).
+
+    Args:
+        timeout_s: how long to go on trying while a store behind a network does not answer.
 
     Raises:
         UsageError: it is no such URL; the sentence says what to write.
         UnsupportedFeature: an engine that this version does not have.
-        EngineBusy, EngineCorrupt, EngineUnavailable: as the store's engine does.
+        EngineBusy, EngineCorrupt, EngineUnavailable, AuthenticationFailed: as the store's engine does.
     """
     scheme = scheme_of(store)
     if scheme == "memory":
@@ -34,4 +40,18 @@ def open_engine(store: str, *, limits: Limits | None = None) -> Engine:
         from manyhands.engines.sqlite import SqliteEngine
 
         return SqliteEngine(path, limits=limits)
-    raise UsageError(f"{store!r} is a server's address, not a store; use memory:// or sqlite:///jobs.db.")
+    if scheme in ("redis", "rediss"):
+        return _open_redis(store, limits, timeout_s)
+    raise UsageError(f"{store!r} is a server's address, not a store; use memory://, sqlite:///jobs.db or redis://host.")
+
+
+def _open_redis(url: str, limits: Limits | None, timeout_s: float) -> Engine:
+    try:
+        from manyhands.engines.redis import RedisEngine
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "redis":
+            raise
+        raise UsageError(
+            "redis:// needs the redis-py driver, which is not installed here; run: pip install 'manyhands[redis]'"
+        ) from error
+    return RedisEngine(url, limits=limits, connect_timeout_s=timeout_s)

@@ -11,7 +11,7 @@ from multiprocessing import process, util
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from manyhands.address import parse_address, scheme_of
+from manyhands.address import parse_address, scheme_of, without_password
 from manyhands.auth import Keyring
 from manyhands.errors import ProtocolError, TaskFailed, UnsupportedFeature, UsageError
 from manyhands.managers import homes, stdlib
@@ -375,7 +375,7 @@ def _engine_url(address: object) -> str | None:
     try:
         scheme_of(address)
     except UsageError as error:
-        raise type(error)(f"address={address!r}: {error}") from None
+        raise type(error)(f"address={without_password(address)!r}: {error}") from None
     return address
 
 

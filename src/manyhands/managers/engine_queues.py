@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
-from manyhands.address import SERVER_SCHEMES, scheme_of
+from manyhands.address import SERVER_SCHEMES, scheme_of, without_password
 from manyhands.client.connecting import connect
 from manyhands.errors import ProtocolError, UnsupportedFeature, UsageError
 from manyhands.events import Create
@@ -97,7 +97,7 @@ class EngineQueues:
     """
 
     def __init__(self, url: str, authkey: str | bytes | None, entries: Callable[[], Registry], serializer: str) -> None:
-        self.url = url
+        self.url = without_password(url)
         self._entries = entries
         self._client = connect(url, authkey)
         self._offers = Offers(self._open, is_durable=True, holds=self._holds, remedy=_REMEDY)

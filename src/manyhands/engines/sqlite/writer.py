@@ -21,10 +21,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from manyhands._faults import crashpoint, is_planted
+from manyhands._inbox import Inbox
 from manyhands.clock import Clock, Now
 from manyhands.engines.sqlite.coalesce import Rows
 from manyhands.engines.sqlite.failing import DiskFull
-from manyhands.engines.sqlite.inbox import Inbox
 from manyhands.engines.sqlite.items import (
     Attaching,
     Batch,

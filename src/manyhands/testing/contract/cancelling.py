@@ -9,7 +9,7 @@ from manyhands.testing.contract.streams import STREAM, call, told
 
 
 class CancellingPromises(ContractBase):
-    @needs("results")
+    @needs("calls", "results")
     def test_a_cancelled_call_is_never_handed_out(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", *[call(f"c{i}") for i in range(5)])
@@ -23,7 +23,7 @@ class CancellingPromises(ContractBase):
             ("c3", 0, 1, None, "task_cancelled"),
         ]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_call_is_cancelled_once(self, stage: Stage) -> None:
         caller = stage.peer()
         caller.put("q", call("a"))
@@ -32,7 +32,7 @@ class CancellingPromises(ContractBase):
         assert len(caller.ended(STREAM)) == 1
         assert caller.size("q").ready == 0
 
-    @needs("results")
+    @needs("calls", "results")
     def test_what_is_cancelled_may_be_put_again(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", call("a"))
@@ -41,7 +41,7 @@ class CancellingPromises(ContractBase):
         assert worker.take("q").message.id == "a"
         assert caller.size("q").ready == 0
 
-    @needs("results", "delays")
+    @needs("calls", "results", "delays")
     def test_what_came_back_or_is_delayed_is_cancelled_too(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", call("released"), call("nacked"))
@@ -52,7 +52,7 @@ class CancellingPromises(ContractBase):
         stats = caller.size("q")
         assert (stats.ready, stats.delayed, stats.unfinished) == (0, 0, 0)
 
-    @needs("results")
+    @needs("calls", "results")
     def test_calls_are_cancelled_in_a_pack_that_waits(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", call("P", calls=5))
@@ -63,7 +63,7 @@ class CancellingPromises(ContractBase):
             ("P", 4, 1, None, "task_cancelled"),
         ]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_pack_of_which_every_call_is_cancelled_is_gone(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", call("P", calls=3), call("a"))
@@ -71,7 +71,7 @@ class CancellingPromises(ContractBase):
         assert [d.message.id for d in worker.lease("q", 10)] == ["a"]
         assert told(caller.ended(STREAM)) == [("P", 0, 3, None, "task_cancelled")]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_what_runs_is_not_taken_out(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", call("a"), call("P", calls=2))
@@ -82,7 +82,7 @@ class CancellingPromises(ContractBase):
         assert [one.code for one in caller.ended(STREAM, 2)] == ["", ""]
         assert worker.stops == []
 
-    @needs("results")
+    @needs("calls", "results")
     def test_the_parent_of_who_runs_it_is_told_to_stop_it(self, stage: Stage) -> None:
         caller, parent = stage.peer(), stage.peer()
         child = stage.peer(parent=parent)
@@ -96,7 +96,7 @@ class CancellingPromises(ContractBase):
         assert told(caller.ended(STREAM)) == [("P", 1, 1, b"cancelled", "")]
         assert sorted(d.message.id for d in parent.lease("q", 10)) == ["P.0", "P.2"]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_call_that_was_to_be_stopped_does_not_run_again(self, stage: Stage) -> None:
         caller, parent = stage.peer(), stage.peer()
         child = stage.peer(parent=parent)
@@ -110,7 +110,7 @@ class CancellingPromises(ContractBase):
             ("a", "task_cancelled"),
         ]
 
-    @needs("results", "survives_restart")
+    @needs("calls", "results", "survives_restart")
     def test_a_cancellation_survives_a_restart(self, stage: Stage) -> None:
         caller = stage.peer()
         caller.put("q", call("a"), call("P", calls=2), call("b"))

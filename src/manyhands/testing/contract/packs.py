@@ -19,7 +19,7 @@ def waiting_ids(peer: Peer) -> list[str]:
 
 
 class PackPromises(ContractBase):
-    @needs("results")
+    @needs("calls", "results")
     def test_a_pack_ends_in_one_step(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", pack())
@@ -31,7 +31,7 @@ class PackPromises(ContractBase):
         stats = caller.size("q")
         assert (stats.put_total, stats.done_total, stats.ready, stats.leased) == (4, 4, 0, 0)
 
-    @needs("results")
+    @needs("calls", "results")
     def test_calls_are_reported_as_they_end(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", pack())
@@ -43,7 +43,7 @@ class PackPromises(ContractBase):
         assert told(caller.ended(STREAM)) == [("P", 3, 1, b"3", "")]
         assert caller.size("q").done_total == 4
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_report_sent_twice_counts_once(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", pack())
@@ -54,7 +54,7 @@ class PackPromises(ContractBase):
         worker.ack(delivery, result=b"2, 3")
         assert told(caller.ended(STREAM, 2)) == [("P", 0, 2, b"0, 1", ""), ("P", 2, 2, b"2, 3", "")]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_report_under_a_lost_lease_stores_nothing(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", pack())
@@ -64,7 +64,7 @@ class PackPromises(ContractBase):
             worker.report(delivery, 1, b"0")
         assert caller.collect(STREAM).ended == []
 
-    @needs("results")
+    @needs("calls", "results")
     def test_more_calls_than_are_left_are_refused(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", pack())
@@ -75,7 +75,7 @@ class PackPromises(ContractBase):
         assert worker.start(worker.settle_request(settlement)).refusal() == "usage"
         assert worker.ack(delivery, result=b"3", calls=1)
 
-    @needs("results")
+    @needs("calls", "results")
     def test_what_the_last_settlement_leaves_out_goes_back_charged_nothing(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", message(b"later", kind=model.Kind.CALL), pack())
@@ -97,7 +97,7 @@ class PackPromises(ContractBase):
         stats = caller.size("q")
         assert (stats.put_total, stats.done_total, stats.ready) == (5, 5, 0)
 
-    @needs("results")
+    @needs("calls", "results")
     def test_an_untouched_pack_is_released_whole(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", pack())
@@ -105,7 +105,7 @@ class PackPromises(ContractBase):
         assert waiting_ids(caller) == ["P"]
         assert worker.take("q").attempt == 1
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_nack_charges_the_calls_that_it_names(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", pack(3))
@@ -114,7 +114,7 @@ class PackPromises(ContractBase):
         worker.nack(delivery, calls=1)
         assert {d.message.id: d.attempt for d in worker.lease("q", 10)} == {"P.1": 2, "P.2": 1}
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_rejected_pack_is_one_dead_letter_and_rejected_calls_are_one_each(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", pack(2))
@@ -127,7 +127,7 @@ class PackPromises(ContractBase):
         worker.reject(delivery, calls=1, result=b"its error")
         assert [letter.message.id for letter in caller.dead("q")] == ["P.1"]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_call_of_a_pack_is_found_by_its_id(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", pack())
@@ -144,7 +144,7 @@ class PackPromises(ContractBase):
         alone = caller.start(events.Result(0, "P.3", 0.0)).expect(events.Outcome)
         assert (alone.id, alone.first, alone.n, alone.value) == ("P.3", 0, 0, b"3")
 
-    @needs("results")
+    @needs("calls", "results")
     def test_after_a_loss_each_call_travels_alone_and_none_is_charged(self, stage: Stage) -> None:
         caller, child, parent = stage.peer(), stage.peer(), stage.peer()
         caller.put("q", pack())
@@ -156,7 +156,7 @@ class PackPromises(ContractBase):
             assert (alone.message.id, alone.attempt) == (part, 1)
         assert told(caller.ended(STREAM)) == [("P", 0, 1, b"0", "")]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_what_may_run_once_never_runs_twice_in_a_pack(self, stage: Stage) -> None:
         caller, child, parent = stage.peer(), stage.peer(), stage.peer()
         caller.put("q", pack(2, max_deliveries=1))
@@ -168,7 +168,7 @@ class PackPromises(ContractBase):
             ("P.1", 0, 1, None, "worker_crashed"),
         ]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_killer_in_a_pack_dies_of_it_and_its_neighbours_do_not(self, stage: Stage) -> None:
         caller, parent = stage.peer(), stage.peer()
         caller.put("q", pack(4, max_deliveries=3))
@@ -189,7 +189,7 @@ class PackPromises(ContractBase):
         (letter,) = caller.dead("q")
         assert [attempt.outcome for attempt in letter.history] == ["lost", "lost", "lost"]
 
-    @needs("results", "survives_restart")
+    @needs("calls", "results", "survives_restart")
     def test_a_pack_in_the_middle_survives_a_restart(self, stage: Stage) -> None:
         stage.limit(lease_s=0.3)
         caller, worker = stage.peer(), stage.peer()
@@ -202,7 +202,7 @@ class PackPromises(ContractBase):
         outcome = caller.size("q")
         assert (outcome.put_total, outcome.done_total) == (3, 1)
 
-    @needs("results", "survives_restart")
+    @needs("calls", "results", "survives_restart")
     def test_a_lease_on_a_pack_goes_on_after_a_restart(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", pack(3))

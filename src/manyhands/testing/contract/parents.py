@@ -16,7 +16,7 @@ def family(stage: Stage) -> tuple[Peer, Peer]:
 
 
 class ParentPromises(ContractBase):
-    @needs("results")
+    @needs("calls", "results")
     def test_a_parent_is_asked_for_what_its_child_has_not_begun(self, stage: Stage) -> None:
         caller, idle, (parent, child) = stage.peer(), stage.peer(), family(stage)
         caller.put("q", call("a"), call("b"), call("c"))
@@ -31,7 +31,7 @@ class ParentPromises(ContractBase):
         assert child.ack(first)
         assert child.settle(*[model.Settlement(other.token) for other in others]) == [other.token for other in others]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_begun_pack_is_shared_with_who_waits(self, stage: Stage) -> None:
         caller, idle, (parent, child) = stage.peer(), stage.peer(), family(stage)
         caller.put("q", call("P", calls=4))
@@ -45,6 +45,7 @@ class ParentPromises(ContractBase):
         assert [d.message.id for d in idle.lease("q", 10)] == ["P.3"]
         assert told(caller.ended(STREAM)) == [("P", 0, 1, b"0", "")]
 
+    @needs("calls")
     def test_what_lies_behind_a_childs_long_call_is_shared_though_it_counts_as_begun(self, stage: Stage) -> None:
         caller, idle, (parent, child) = stage.peer(), stage.peer(), family(stage)
         caller.put_bodies("q", b"long", b"behind it")
@@ -55,6 +56,7 @@ class ParentPromises(ContractBase):
         (delivery,) = waiting.expect(events.Granted).deliveries
         assert (delivery.message.body, delivery.attempt) == (b"behind it", 1)
 
+    @needs("calls")
     def test_a_child_that_runs_all_it_has_is_not_asked(self, stage: Stage) -> None:
         caller, idle, (parent, child) = stage.peer(), stage.peer(), family(stage)
         caller.put_bodies("q", b"long")
@@ -62,7 +64,7 @@ class ParentPromises(ContractBase):
         assert idle.lease("q", wait_s=0.1) == []
         assert parent.recalls == []
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_parent_that_had_nothing_to_give_is_asked_again(self, stage: Stage) -> None:
         caller, idle, (parent, child) = stage.peer(), stage.peer(), family(stage)
         caller.put("q", call("P", calls=4))
@@ -74,7 +76,7 @@ class ParentPromises(ContractBase):
         parent.reclaim(child.session, "q", model.Begun(delivery.token, 3))
         assert [d.message.id for d in waiting.expect(events.Granted).deliveries] == ["P.3"]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_an_empty_answer_of_a_parent_ends_the_wait_for_it(self, stage: Stage) -> None:
         caller, idle, (parent, child) = stage.peer(), stage.peer(), family(stage)
         caller.put("q", call("P", calls=4))
@@ -85,6 +87,7 @@ class ParentPromises(ContractBase):
         parent.reclaim(child.session, "q")
         assert waiting.expect(events.Granted).deliveries == []
 
+    @needs("calls")
     def test_a_child_without_its_parent_is_asked_itself(self, stage: Stage) -> None:
         caller, idle, (parent, child) = stage.peer(), stage.peer(), family(stage)
         parent.goodbye()
@@ -94,6 +97,7 @@ class ParentPromises(ContractBase):
         eventually(lambda: bool(child.recalls), "the child is asked")
         assert child.recalls[0].session == ""
 
+    @needs("calls")
     def test_a_parents_word_keeps_a_silent_childs_leases(self, stage: Stage) -> None:
         stage.limit(lease_s=0.5)
         caller, (parent, child) = stage.peer(), family(stage)
@@ -107,6 +111,7 @@ class ParentPromises(ContractBase):
             time.sleep(0.05)
         assert child.ack(delivery)
 
+    @needs("calls")
     def test_a_parent_cannot_vouch_for_who_is_not_connected(self, stage: Stage) -> None:
         stage.limit(resume_s=0.1)
         caller, (parent, child) = stage.peer(), family(stage)
@@ -120,6 +125,7 @@ class ParentPromises(ContractBase):
 
         eventually(came_back, "the lease ends resume_s after the connection did")
 
+    @needs("calls")
     def test_the_call_that_ran_is_charged_and_what_lay_beside_it_is_not(self, stage: Stage) -> None:
         caller, (parent, child) = stage.peer(), family(stage)
         caller.put_bodies("q", b"1", b"2", b"3")
@@ -128,6 +134,7 @@ class ParentPromises(ContractBase):
         again = [parent.take("q") for _ in range(3)]
         assert {d.message.body: d.attempt for d in again} == {b"1": 1, b"2": 2, b"3": 1}
 
+    @needs("calls")
     def test_a_child_that_died_idle_is_charged_nothing(self, stage: Stage) -> None:
         caller, (parent, child) = stage.peer(), family(stage)
         caller.put_bodies("q", b"1", max_deliveries=1)
@@ -135,7 +142,7 @@ class ParentPromises(ContractBase):
         parent.report_dead(child.session, is_idle=True)
         assert parent.take("q").attempt == 1
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_parent_says_how_the_running_call_ends(self, stage: Stage) -> None:
         caller, (parent, child) = stage.peer(), family(stage)
         caller.put("q", call("P", calls=3), call("a"))
@@ -150,7 +157,7 @@ class ParentPromises(ContractBase):
         for delivery in again:
             assert parent.ack(delivery)
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_parent_may_have_the_running_call_tried_again(self, stage: Stage) -> None:
         caller, (parent, child) = stage.peer(), family(stage)
         caller.put("q", call("a", max_deliveries=2))
@@ -163,7 +170,7 @@ class ParentPromises(ContractBase):
         (letter,) = caller.dead("q")
         assert [attempt.outcome for attempt in letter.history] == ["nack", "nack"]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_lease_takes_what_comes_first_in_any_of_several_queues(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put_bodies("second", b"here")
@@ -180,6 +187,7 @@ class ParentPromises(ContractBase):
         assert caller.size("first").ready == 1, "an answered lease stands in no line any more"
         assert [caller.size(queue).waiting for queue in ("first", "second", "third")] == [0, 0, 0]
 
+    @needs("calls")
     def test_a_lease_on_several_queues_ends_when_all_of_them_are_shut_down(self, stage: Stage) -> None:
         worker, other = stage.peer(), stage.peer()
         waiting = worker.start(events.Lease(0, "first", 1, 1, events.FOREVER, ["second"]))

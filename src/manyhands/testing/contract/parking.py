@@ -24,7 +24,7 @@ def parked(stage: Stage, *messages: model.Message) -> Peer:
 
 
 class ParkingPromises(ContractBase):
-    @needs("results")
+    @needs("calls", "results")
     def test_what_is_parked_is_shown_and_not_handed_out(self, stage: Stage) -> None:
         peer = parked(stage)
         stats = peer.size("q")
@@ -33,7 +33,7 @@ class ParkingPromises(ContractBase):
         assert peer.lease("q") == []
         assert peer.dead("q") == []
 
-    @needs("results")
+    @needs("calls", "results")
     def test_who_offers_what_it_needs_gets_it_charged_nothing(self, stage: Stage) -> None:
         peer, worker, other = parked(stage), stage.peer(), stage.peer()
         worker.tell(events.Offer(["python:3.99", NEED]))
@@ -45,7 +45,7 @@ class ParkingPromises(ContractBase):
         worker.ack(delivery, result=b"sent")
         assert told(peer.ended(STREAM)) == [("a", 0, 1, b"sent", "")]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_who_waits_already_gets_what_is_parked_later(self, stage: Stage) -> None:
         worker, knower = stage.peer(), stage.peer()
         knower.tell(events.Offer([NEED]))
@@ -56,7 +56,7 @@ class ParkingPromises(ContractBase):
         worker.park(delivery, NEED)
         assert [d.message.id for d in waiting.expect(events.Granted).deliveries] == ["a"]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_an_offer_while_waiting_is_served(self, stage: Stage) -> None:
         _, worker = parked(stage), stage.peer()
         waiting = worker.start_lease("q")
@@ -65,14 +65,14 @@ class ParkingPromises(ContractBase):
         worker.tell(events.Offer([NEED]))
         assert [d.message.id for d in waiting.expect(events.Granted).deliveries] == ["a"]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_who_parks_what_it_offered_is_not_handed_it_again(self, stage: Stage) -> None:
         _, worker = parked(stage), stage.peer()
         worker.tell(events.Offer([NEED]))
         worker.park(worker.take("q"), NEED)
         assert worker.lease("q") == []
 
-    @needs("results")
+    @needs("calls", "results")
     def test_what_is_parked_can_be_cancelled_and_purged(self, stage: Stage) -> None:
         peer = parked(stage, call("a"), call("b"))
         assert peer.cancel("q", "a") == ["a"]
@@ -80,14 +80,14 @@ class ParkingPromises(ContractBase):
         assert peer.purge("q") == 1
         assert (peer.size("q").parked, peer.size("q").unfinished) == ({}, 0)
 
-    @needs("results")
+    @needs("calls", "results")
     def test_what_is_parked_expires(self, stage: Stage) -> None:
         options = model.Options(reply_to=STREAM, expires_at=time.time() + 0.3)
         peer = parked(stage, msgspec.structs.replace(call("a"), options=options))
         eventually(lambda: peer.size("q").parked == {}, "it is dropped when its time is over")
         assert told(peer.ended(STREAM)) == [("a", 0, 1, None, "unknown_id")]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_parking_names_a_need(self, stage: Stage) -> None:
         peer = stage.peer()
         peer.put("q", call("a"))
@@ -96,7 +96,7 @@ class ParkingPromises(ContractBase):
         assert peer.start(peer.settle_request(settlement)).refusal() == "usage"
         assert peer.ack(delivery)
 
-    @needs("results", "survives_restart")
+    @needs("calls", "results", "survives_restart")
     def test_what_is_parked_survives_a_restart(self, stage: Stage) -> None:
         parked(stage, call("P", calls=2), call("a"))
         stage.restart()

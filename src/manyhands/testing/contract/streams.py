@@ -34,7 +34,7 @@ def run(worker: Peer, result: bytes, n: int = 1) -> None:
 
 
 class StreamPromises(ContractBase):
-    @needs("results")
+    @needs("calls", "results")
     def test_results_come_in_the_order_in_which_they_ended(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", call("a"), call("b"), call("c"))
@@ -47,7 +47,7 @@ class StreamPromises(ContractBase):
             ("a", 0, 1, b"of a", ""),
         ]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_result_wakes_who_collects(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", call("a"))
@@ -57,7 +57,7 @@ class StreamPromises(ContractBase):
         run(worker, b"1")
         assert told(waiting.expect(events.Collected).ended) == [("a", 0, 1, b"1", "")]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_wait_for_the_next_end_ends_in_time_or_when_withdrawn(self, stage: Stage) -> None:
         caller = stage.peer()
         assert caller.collect(STREAM).ended == []
@@ -66,7 +66,7 @@ class StreamPromises(ContractBase):
         caller.tell(events.Withdraw(waiting.request.rid))  # type: ignore[union-attr]
         assert waiting.expect(events.Collected).ended == []
 
-    @needs("results")
+    @needs("calls", "results")
     def test_what_was_not_acknowledged_comes_again_and_what_was_does_not(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", call("a"), call("b"))
@@ -80,7 +80,7 @@ class StreamPromises(ContractBase):
         assert caller.collect(STREAM, again.number).ended == []
         assert caller.collect(STREAM, 0).ended == []
 
-    @needs("results")
+    @needs("calls", "results")
     def test_an_acknowledgement_of_another_life_of_the_engine_takes_nothing(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", call("a"))
@@ -88,7 +88,7 @@ class StreamPromises(ContractBase):
         for ack in (1, 2**62):
             assert [one.id for one in caller.collect(STREAM, ack).ended] == ["a"]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_session_that_comes_back_collects_what_it_did_not_hear(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", call("a"))
@@ -100,7 +100,7 @@ class StreamPromises(ContractBase):
         stage.resume(caller)
         assert [one.id for one in caller.collect(STREAM).ended] == ["a"]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_result_is_forgotten_once_acknowledged_unless_its_message_says_otherwise(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", call("gone"), call("kept", keep_result_s=60.0))
@@ -111,7 +111,7 @@ class StreamPromises(ContractBase):
         with pytest.raises(errors.UnknownId):
             caller.result("gone")
 
-    @needs("results")
+    @needs("calls", "results")
     def test_a_dead_letter_is_heard_of(self, stage: Stage) -> None:
         caller, parent = stage.peer(), stage.peer()
         caller.put("q", call("killer", max_deliveries=2), call("nacked", max_deliveries=1), call("rejected"))
@@ -128,7 +128,7 @@ class StreamPromises(ContractBase):
         ]
         assert {letter.message.id for letter in caller.dead("q")} == {"killer", "nacked", "rejected"}
 
-    @needs("results")
+    @needs("calls", "results")
     def test_the_last_refusals_error_is_what_those_who_wait_get(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", call("a", max_deliveries=1))
@@ -136,14 +136,14 @@ class StreamPromises(ContractBase):
         assert told(caller.ended(STREAM)) == [("a", 0, 1, b"timed out", "")]
         assert [letter.message.id for letter in caller.dead("q")] == ["a"]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_what_is_purged_or_expires_is_heard_of(self, stage: Stage) -> None:
         caller = stage.peer()
         caller.put("q", call("purged"))
         caller.purge("q")
         assert told(caller.ended(STREAM)) == [("purged", 0, 1, None, "unknown_id")]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_unbegun_calls_are_dropped_when_nobody_awaits_them_any_more(self, stage: Stage) -> None:
         stage.limit(orphan_s=0.1)
         caller, other, worker = stage.peer(), stage.peer(), stage.peer()
@@ -154,7 +154,7 @@ class StreamPromises(ContractBase):
         eventually(lambda: other.size("q").ready == 1, "what nobody awaits is dropped")
         assert worker.take("q").message.id == "kept"
 
-    @needs("results")
+    @needs("calls", "results")
     def test_who_comes_back_too_late_hears_that_its_calls_were_dropped(self, stage: Stage) -> None:
         stage.limit(orphan_s=0.1, resume_s=60.0)
         caller, other = stage.peer(), stage.peer()
@@ -164,7 +164,7 @@ class StreamPromises(ContractBase):
         stage.resume(caller)
         assert told(caller.ended(STREAM)) == [("a", 0, 1, None, "unknown_id")]
 
-    @needs("results")
+    @needs("calls", "results")
     def test_who_is_back_in_time_loses_no_call(self, stage: Stage) -> None:
         stage.limit(orphan_s=0.3)
         caller, other = stage.peer(), stage.peer()
@@ -175,7 +175,7 @@ class StreamPromises(ContractBase):
         assert caller.collect(STREAM, wait_s=0.5).ended == []
         assert caller.size("q").ready == 1
 
-    @needs("results")
+    @needs("calls", "results")
     def test_how_far_a_call_has_come_reaches_who_awaits_it(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put("q", call("a"), call("pack", calls=2))
@@ -189,7 +189,7 @@ class StreamPromises(ContractBase):
             ("pack.1", 2.0, 4.0, ""),
         ]
 
-    @needs("results", "survives_restart")
+    @needs("calls", "results", "survives_restart")
     def test_a_stream_survives_a_restart(self, stage: Stage) -> None:
         caller, worker = stage.peer(), stage.peer()
         caller.put(

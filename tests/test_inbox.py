@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from manyhands.engines.sqlite.inbox import Inbox
+from manyhands._inbox import Inbox
 from manyhands.testing.contract import eventually
 
 

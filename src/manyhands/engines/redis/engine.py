@@ -1,0 +1,159 @@
+"""The engine as callers see it: opening, attaching, closing. What happens to requests is in writer.py."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import time
+import weakref
+from typing import Any
+
+import msgspec
+
+from manyhands.engines.base import Sink
+from manyhands.engines.redis.checks import Found, examine, parse_info
+from manyhands.engines.redis.driver import Denied, Driver, Refusal, Unreachable, Wire, as_engine_error
+from manyhands.engines.redis.items import Attaching
+from manyhands.engines.redis.port import RedisPort
+from manyhands.engines.redis.reach import Reach
+from manyhands.engines.redis.where import parse
+from manyhands.engines.redis.writer import About, Writer
+from manyhands.errors import ServerUnavailable, UsageError
+from manyhands.events import Attach
+from manyhands.model import Durability, Features, Limits
+
+
+class RedisEngine:
+    """Queues in a Redis or Valkey that many programs share.
+
+    Args:
+        url: see `where.Where`.
+        limits: kept in the space for those who come without their own; without them, what is kept there.
+
+    Raises:
+        UsageError: the URL cannot be read, or the server is one that would lose messages; the sentence says why.
+        EngineUnavailable: nobody answered within connect_timeout_s.
+        AuthenticationFailed: it does not let us in.
+    """
+
+    name = "redis"
+
+    def __init__(self, url: str, *, limits: Limits | None = None, connect_timeout_s: float = 10.0) -> None:
+        self._where = parse(url)
+        self._is_closed = False
+        self._is_foreign = False
+        self._connect_timeout_s = connect_timeout_s
+        driver = Driver(self._where)
+        reach = Reach(time.monotonic())
+        deadline = time.monotonic() + connect_timeout_s
+        while True:
+            try:
+                found, adopted = _look(driver, limits, self._where.text)
+                writer = Writer(driver, secrets.token_hex(8), About(found, adopted), self._where.text)
+                writer.connect()
+                break
+            except (Unreachable, Refusal, Denied) as problem:
+                now = time.monotonic()
+                reach.failed(now, random.random())
+                if isinstance(problem, Denied) or reach.next_at > deadline:
+                    raise as_engine_error(problem, self._where.text) from problem
+                time.sleep(reach.next_at - now)
+        self._writer = writer
+        writer.start()
+        _engines.add(self)
+
+    @property
+    def durability(self) -> Durability:
+        return self._writer.about.found.durability
+
+    @property
+    def features(self) -> Features:
+        return self._writer.about.features
+
+    @property
+    def limits(self) -> Limits:
+        return self._writer.about.limits
+
+    def attach(self, attach: Attach, sink: Sink) -> RedisPort:
+        """Open or resume a session; returns when Redis knows of it.
+
+        Raises:
+            UsageError: the engine belongs to the process that this one was forked from.
+            ServerUnavailable: it is closed.
+            EngineUnavailable: Redis is not reached within connect_timeout_s.
+        """
+        self._check()
+        port = RedisPort(attach, sink, self._writer.inbox.put, self._check)
+        self._writer.inbox.put(Attaching(port))
+        deadline = time.monotonic() + self._connect_timeout_s
+        while not port.opened.block(0.5):
+            if not self._writer.is_alive:
+                self._check()
+            if time.monotonic() > deadline:
+                port.is_over = True
+                raise as_engine_error(Unreachable("the connection broke"), self._where.text)
+        if port.refusal is not None:
+            raise port.refusal
+        return port
+
+    def close(self, *, closing_reason: str = "") -> None:
+        """Send what was handed over, tell every session `Closing`, end the sessions as if cut. Idempotent."""
+        if self._is_closed or self._is_foreign:
+            return
+        self._is_closed = True
+        self._writer.stop(closing_reason)
+
+    def _check(self) -> None:
+        if self._is_foreign:
+            raise UsageError(
+                f"the connection to {self._where.text} belongs to the process that this one was forked from; "
+                "connect again in this process"
+            )
+        if self._is_closed:
+            raise ServerUnavailable(
+                f"the connection to {self._where.text} was closed in this process, so it takes no more requests; "
+                "open it again"
+            )
+
+
+def _look(driver: Driver, limits: Limits | None, text: str) -> tuple[Found, Limits]:
+    """What the server is, and the limits that hold there."""
+    wire = driver.open()
+    try:
+        info = {}
+        for section in ("server", "replication", "persistence", "memory"):
+            info.update(parse_info(wire.ask("INFO", section)))
+        found = examine(info, _config(wire), text)
+        key = driver.prefix + b":limits"
+        if limits is not None:
+            wire.ask("SET", key, msgspec.json.encode(limits))
+            return found, limits
+        kept = wire.ask("GET", key)
+        return found, msgspec.json.decode(kept, type=Limits) if kept else Limits()
+    finally:
+        wire.close()
+
+
+def _config(wire: Wire) -> dict[str, str]:
+    """The settings that decide what an acknowledgement is worth; none where a managed service does not show them."""
+    config: dict[str, str] = {}
+    for name in ("appendfsync", "maxmemory-policy", "save"):
+        try:
+            answer: Any = wire.ask("CONFIG", "GET", name)
+        except (Refusal, Denied):
+            return {}
+        config.update(zip((one.decode() for one in answer[::2]), (one.decode() for one in answer[1::2]), strict=True))
+    return config
+
+
+_engines: weakref.WeakSet[RedisEngine] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for engine in list(_engines):
+        engine._is_foreign = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)

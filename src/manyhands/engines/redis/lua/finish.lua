@@ -1,0 +1,128 @@
+-- Where a message goes: back to the head, among the delayed, or out: done, dropped, dead. Each is one step with all that
+-- follows from it.
+
+-- Return a message whose lease has ended without an ack; its counts are taken back already (mh.release).
+-- how: consumer, outcome (for the history: it is charged; '' charges nothing), reason, is_suspect, delay_s.
+function mh.give_back(q, rec, how)
+  local n = rec[2]
+  local e = mh.entry(q, n)
+  local deliveries = rec[5]
+  local outcome = how.outcome or ''
+  if outcome ~= '' then
+    mh.add_history(q, n, {deliveries, how.consumer, rec[4], now, outcome, how.reason or ''})
+    mh.change(q, 'redelivered', 1)
+    if deliveries >= e[4] then
+      local why = fmt('%d of %d deliveries used up; the last one: %s', deliveries, e[4], outcome)
+      e[8] = deliveries
+      return mh.bury(q, n, e, (how.reason or '') ~= '' and why .. ' (' .. how.reason .. ')' or why)
+    end
+  else
+    deliveries = deliveries - 1
+  end
+  e[8], e[9] = deliveries, how.is_suspect and true or false
+  if e[6] > 0 and e[6] <= now then
+    mh.drop(q, n, e, 'dropped: it expired while it was with a consumer that did not finish it')
+    return mh.wake(q)
+  end
+  mh.note_entry(q, n, e)
+  if (how.delay_s or 0) > 0 then
+    mh.push_delayed(q, n, now + how.delay_s)
+  else
+    mh.push_head(q, n, e[9])
+  end
+  mh.wake(q)
+end
+
+function mh.add_history(q, n, attempt)
+  local raw = call('HGET', q.key .. ':m', n .. 'h')
+  local history = raw and unp(raw) or {}
+  history[#history + 1] = attempt
+  call('HSET', q.key .. ':m', n .. 'h', pack(history))
+end
+
+function mh.less_unfinished(q, n)
+  q.unfinished, q.is_changed = max(0, q.unfinished - n), true
+  if q.unfinished == 0 then mh.wake(q) end
+end
+
+-- An acked message is gone, its result (if any) kept in the same step.
+function mh.finish(q, rec, result)
+  local n = rec[2]
+  mh.change(q, 'done', 1)
+  local e
+  if rec[6] or result then e = mh.entry(q, n) end
+  mh.forget_entry(q, n)
+  if not e then return end
+  local id, kind = e[1], e[2]
+  if e[5] then
+    call('HSET', P .. ':known', id, now + dedupe_s)
+    mh.at(now + dedupe_s, 'k:' .. id)
+  end
+  if e[6] > 0 then mh.never('x:' .. n .. ':' .. q.name) end
+  if kind > 0 then call('HDEL', P .. ':calls', id) end
+  if result then
+    mh.store_result(q, id, e[7], result)
+  elseif kind > 0 then
+    mh.refuse_results(id, 'unknown_id', 'message ' .. id .. ' was finished without a result')
+  end
+end
+
+-- A message becomes a dead letter, kept with its history.
+function mh.bury(q, n, e, reason)
+  mh.note_entry(q, n, e)
+  call('HSET', q.key .. ':m', n .. 'r', reason)
+  call('ZADD', q.key .. ':x', now, n)
+  mh.change(q, 'died', 1)
+  mh.less_unfinished(q, 1)
+  if e[6] > 0 then mh.never('x:' .. n .. ':' .. q.name) end
+  if e[2] > 0 then
+    call('HDEL', P .. ':calls', e[1])
+    call('HSET', P .. ':buried', e[1], reason)
+    mh.refuse_results(e[1], 'task', 'message ' .. e[1] .. ' became a dead letter: ' .. reason)
+  end
+end
+
+-- Forget a message that was purged or has expired; the caller has taken it out of the order. e: what was noted of it, if
+-- anything was.
+function mh.drop(q, n, e, why)
+  mh.less_unfinished(q, 1)
+  mh.forget_entry(q, n)
+  if not e then return end
+  if e[5] then call('HDEL', P .. ':known', e[1]) end
+  if e[6] > 0 then mh.never('x:' .. n .. ':' .. q.name) end
+  if e[2] > 0 then
+    call('HDEL', P .. ':calls', e[1])
+    mh.refuse_results(e[1], 'unknown_id', 'message ' .. e[1] .. ' was ' .. why)
+  end
+end
+
+-- Drop a message whose time is over, unless somebody works on it or it ended before.
+function mh.expire(q, n)
+  local there = call('ZREM', q.key .. ':r', n, n .. '!') + call('ZREM', q.key .. ':d', n)
+  if there > 0 then
+    mh.drop(q, n, mh.entry(q, n), 'dropped: it expired before anybody took it')
+    mh.wake(q)
+  end
+end
+
+-- Take out everything that is ready or delayed; how many.
+function mh.clear(q, why)
+  local dropped = 0
+  for _, place in ipairs({'r', 'd'}) do
+    while true do
+      local popped = call('ZPOPMIN', q.key .. ':' .. place, 500)
+      if #popped == 0 then break end
+      local fields, gone = {}, {}
+      for i = 1, #popped, 2 do
+        local n = popped[i]
+        if sub(n, -1) == '!' then n = sub(n, 1, -2) end
+        gone[#gone + 1], fields[#fields + 1] = n, n .. 'e'
+      end
+      local noted = call('HMGET', q.key .. ':m', unpack(fields))
+      for i, n in ipairs(gone) do mh.drop(q, n, noted[i] and unp(noted[i]), why) end
+      dropped = dropped + #gone
+    end
+  end
+  mh.wake(q)
+  return dropped
+end

@@ -1,0 +1,240 @@
+-- Handing out, and what a holder says of what it holds.
+local FIRST, MOST = 16, 512  -- how many are read at a time; bodies may be large
+local ENOUGH_BYTES = 8 * 1024 * 1024
+
+local function nothing_more(q) return fmt("queue '%s' was shut down and has nothing more", q.name) end
+
+-- The numbers of the next messages to hand out, at most n. A suspect comes alone.
+local function take(q, n)
+  local popped = call('ZPOPMIN', q.key .. ':r', n)
+  local taken, back, is_suspect = {}, {}, false
+  for i = 1, #popped, 2 do
+    local member = popped[i]
+    local suspect = sub(member, -1) == '!'
+    if is_suspect or (suspect and #taken > 0) or #back > 0 then
+      back[#back + 1], back[#back + 2] = popped[i + 1], member
+    else
+      is_suspect = suspect
+      taken[#taken + 1] = suspect and sub(member, 1, -2) or member
+    end
+  end
+  if #back > 0 then call('ZADD', q.key .. ':r', unpack(back)) end
+  return taken, is_suspect
+end
+
+-- Lease up to max_n messages to a session; the first begin_n count as begun. The Granted reply's deliveries, and how many.
+local function grant(s, q, max_n, begin_n)
+  local out, total, unbegun_n, bytes, at_once = {}, 0, 0, 0, FIRST
+  while total < max_n and bytes < ENOUGH_BYTES do
+    local asked = min(at_once, max_n - total)
+    local taken, is_suspect = take(q, asked)
+    if #taken == 0 then break end
+    if is_suspect and total > 0 then
+      mh.push_head(q, taken[1], true)
+      break
+    end
+    local fields = {}
+    for i, n in ipairs(taken) do fields[2 * i - 1], fields[2 * i] = n, n .. 'e' end
+    local found = call('HMGET', q.key .. ':m', unpack(fields))
+    local leases = {}
+    for i, n in ipairs(taken) do
+      local blob, raw = found[2 * i - 1], found[2 * i]
+      local deliveries, suspect = 1, false
+      if raw then
+        local e = unp(raw)
+        deliveries, suspect = e[8] + 1, e[9]
+      end
+      local is_begun = total < begin_n or is_suspect
+      if not is_begun then unbegun_n = unbegun_n + 1 end
+      total = total + 1
+      local token = mh.next('token')
+      leases[2 * i - 1] = fmt('%d', token)
+      leases[2 * i] = pack({q.name, n, is_begun, now, deliveries, raw and true or false, suspect})
+      out[total] = '\147' .. pack(token, deliveries) .. blob
+      bytes = bytes + #blob
+    end
+    call('HSET', s.key .. ':t', unpack(leases))
+    if is_suspect or #taken < asked then break end
+    at_once = min(MOST, 4 * at_once)
+  end
+  if total == 0 then return end
+  mh.change(q, 'leased', total)
+  if unbegun_n > 0 then
+    mh.hold_unbegun(q, s.id, unbegun_n)
+    if q.waiting > 0 then mh.arm(q) end
+  end
+  return arr(total) .. table.concat(out), total
+end
+
+-- Answer a lease with what there is; false: there was nothing.
+local function give(s, q, rid, max_n, begin_n)
+  local deliveries, n = grant(s, q, max_n, begin_n)
+  if not deliveries then return false end
+  if s.watched == 0 then mh.watch(s) end
+  if q.putting > 0 then mh.wake(q) end
+  mh.reply(s, '\147' .. pack(66, rid) .. deliveries)
+  return n
+end
+
+-- Share what is ready among those who wait, first come first served, and end the waits that are in vain.
+function mh.serve(q)
+  local ready = mh.ready_n(q)
+  while ready > 0 and q.waiting > 0 do
+    local waiting_n = q.waiting
+    local s, rec = mh.first_of(q, 'w')
+    if not s then break end
+    local n = give(s, q, rec[3], min(rec[5], ceil(ready / waiting_n)), rec[6])
+    if not n then break end
+    mh.unpark(s, rec)
+    -- What was given while it waited is heard of only now: its silence counts from here.
+    mh.heard(s)
+    ready = ready - n
+  end
+  if q.is_shut == 1 and q.waiting > 0 and mh.size(q) == 0 then
+    while q.waiting > 0 do
+      local s, rec = mh.first_of(q, 'w')
+      if not s then break end
+      mh.unpark(s, rec)
+      mh.fail(s, rec[3], 'shut_down', nothing_more(q))
+    end
+  end
+  if q.last_calls > 0 then
+    for _, member in ipairs(call('ZRANGE', q.key .. ':w', 0, -1)) do
+      local s, key = mh.who(member)
+      local rec = s and mh.parked(s, key)
+      if rec and rec[7] and not mh.is_recall_pending(q, s) then mh.answer_empty(s, rec) end
+    end
+  end
+end
+
+-- Lease: {3, rid, queue, max_n, begin_n, wait_s, also}
+mh.on[3] = function(s, r)
+  local rid, max_n, begin_n, wait_s = r[2], r[4], r[5], r[6]
+  local q = mh.queue(r[3])
+  mh.promote_due(q)
+  if q.waiting > 0 then mh.serve(q) end
+  if q.waiting == 0 then
+    if give(s, q, rid, max_n, begin_n) then return end
+    if q.is_shut == 1 and mh.size(q) == 0 then return mh.fail(s, rid, 'shut_down', nothing_more(q)) end
+  end
+  if wait_s == 0 and (begin_n == 0 or q.unbegun == 0) then
+    return mh.reply(s, '\147' .. pack(66, rid) .. arr(0))
+  end
+  local rec = {'L', q.name, rid, '', max_n, begin_n, false}
+  if not mh.park(s, rec, wait_s) then return end
+  if wait_s == 0 then return mh.end_lease_wait(s, rec) end
+  if begin_n > 0 then mh.arm(q) end
+end
+
+function mh.answer_empty(s, rec)
+  mh.unpark(s, rec)
+  mh.reply(s, '\147' .. pack(66, rec[3]) .. arr(0))
+end
+
+-- Its time is over: ask for what others have not begun, and wait for their answers only.
+function mh.end_lease_wait(s, rec)
+  local q = mh.queue(rec[2])
+  if rec[7] then return mh.answer_empty(s, rec) end
+  if rec[6] > 0 then mh.ask(q) end
+  if rec[6] == 0 or not mh.is_recall_pending(q, s) then return mh.answer_empty(s, rec) end
+  rec[7] = true
+  mh.change(q, 'last_calls', 1)
+  call('HSET', s.key .. ':p', rec[4], pack(rec))
+  mh.at(now + recall_answer_s, 'p:' .. rec[4] .. ':' .. s.id)
+end
+
+-- Each of these tokens that is this session's unbegun lease of that queue.
+local function unbegun(s, name, tokens, each)
+  local n = 0
+  for _, token in ipairs(tokens) do
+    local field = fmt('%d', token)
+    local raw = call('HGET', s.key .. ':t', field)
+    local rec = raw and unp(raw)
+    if rec and not rec[3] and rec[1] == name then
+      n = n + 1
+      each(field, rec)
+    end
+  end
+  return n
+end
+
+-- Begin: {5, queue, tokens}. A get has returned these: they are charged if their holder dies.
+mh.on[5] = function(s, r)
+  local q = mh.known(r[2])
+  if not q then return end
+  local n = unbegun(s, q.name, r[3], function(field, rec)
+    rec[3] = true
+    call('HSET', s.key .. ':t', field, pack(rec))
+  end)
+  if n > 0 then
+    mh.hold_unbegun(q, s.id, -n)
+    mh.wake(q)
+  end
+end
+
+-- Recalled: {6, queue, tokens}. What a holder names goes back to the head, charged nothing.
+mh.on[6] = function(s, r)
+  local q = mh.known(r[2])
+  if not q then return end
+  call('HDEL', q.key .. ':rc', s.id)
+  if call('SREM', s.key .. ':rq', q.name) == 1 then s.recalls, s.is_changed = s.recalls - 1, true end
+  local n = unbegun(s, q.name, r[3], function(field, rec)
+    call('HDEL', s.key .. ':t', field)
+    mh.release(q, rec, s.id)
+    mh.give_back(q, rec, {is_suspect = rec[7]})
+  end)
+  if n > 0 then mh.arm(q) end
+  mh.wake(q)
+end
+
+-- Recalls: asking busy holders for what they have not begun, so that nobody is idle or told "empty" while work lies
+-- prefetched. The same rules as lifecycle/recalls.py.
+
+-- See to it that holders are asked once somebody has waited recall_after_s.
+function mh.arm(q)
+  if q.waiting > 0 and q.unbegun > 0 and q.is_armed == 0 then
+    q.is_armed, q.is_changed = 1, true
+    mh.at(now + recall_after_s, 'c:' .. q.name)
+  end
+end
+
+-- Ask each holder for its fair share of what it has not begun; one question at a time for each.
+function mh.ask(q)
+  if q.unbegun == 0 then return end
+  local waiting_n, only = 0, nil
+  for _, member in ipairs(call('ZRANGE', q.key .. ':w', 0, 199)) do
+    local s, key = mh.who(member)
+    local rec = s and mh.parked(s, key)
+    -- One with begin_n 0 only asks for what lies ready: nobody waits behind it.
+    if rec and rec[6] > 0 then
+      waiting_n = waiting_n + 1
+      if only == nil then only = s.id elseif only ~= s.id then only = '' end
+    end
+  end
+  if waiting_n == 0 then return end
+  local asked, holders = call('HGETALL', q.key .. ':rc'), {}
+  local overdue = {}
+  for i = 1, #asked, 2 do overdue[asked[i]] = tonumber(asked[i + 1]) end
+  local held = call('HGETALL', q.key .. ':ub')
+  for i = 1, #held, 2 do
+    local s = mh.session(held[i])
+    if s and s.connected == 1 and s.id ~= only and (overdue[s.id] or 0) <= now then
+      holders[#holders + 1] = {s, tonumber(held[i + 1])}
+    end
+  end
+  for _, holder in ipairs(holders) do
+    local s, n = holder[1], holder[2]
+    if call('SADD', s.key .. ':rq', q.name) == 1 then s.recalls, s.is_changed = s.recalls + 1, true end
+    call('HSET', q.key .. ':rc', s.id, now + recall_answer_s)
+    mh.reply(s, '\147' .. pack(90, q.name, ceil(n * waiting_n / (waiting_n + #holders))))
+  end
+end
+
+-- Whether an answer from somebody else is still to come.
+function mh.is_recall_pending(q, s)
+  local asked = call('HGETALL', q.key .. ':rc')
+  for i = 1, #asked, 2 do
+    if asked[i] ~= s.id and tonumber(asked[i + 1]) > now then return true end
+  end
+  return false
+end

@@ -1,0 +1,91 @@
+-- Ending deliveries, and the count of what is unfinished.
+local ACK, NACK, REJECT, PARK = 0, 1, 2, 4
+
+-- {7, rid, seq, floor, settlements}, each {token, kind, is_task_done, delay_s, reason, result}; result is which body it is.
+mh.on[7] = function(s, r, bodies)
+  local rid, seq, floor_ = r[2], r[3], r[4]
+  if seq > 0 then
+    local mark = mh.mark(s, '')
+    if mh.is_applied(mark, seq) then return mh.settled(s, rid, {}) end
+    local text = mh.beyond(mark, seq, floor_)
+    if text then return mh.fail(s, rid, 'usage', text) end
+  end
+  local settlements, lost = r[5], {}
+  for _, one in ipairs(settlements) do
+    if one[2] == PARK and call('HEXISTS', s.key .. ':t', fmt('%d', one[1])) == 1 then
+      mh.note(s, '', seq, floor_, false)
+      return mh.fail(s, rid, 'unsupported_feature', 'this engine cannot park what no worker here can run; release or reject it')
+    end
+  end
+  for _, one in ipairs(settlements) do
+    local token = fmt('%d', one[1])
+    local raw = call('HGET', s.key .. ':t', token)
+    if not raw then
+      lost[#lost + 1] = one[1]
+    else
+      call('HDEL', s.key .. ':t', token)
+      local rec, kind = unp(raw), one[2]
+      local q = mh.queue(rec[1])
+      mh.release(q, rec, s.id)
+      if not rec[3] then mh.wake(q) end
+      if kind == ACK then
+        mh.finish(q, rec, one[6] and bodies[one[6]])
+        if one[3] then mh.less_unfinished(q, 1) end
+      elseif kind == NACK then
+        mh.give_back(q, rec, {consumer = s.name, outcome = 'nack', reason = one[5], delay_s = one[4]})
+      elseif kind == REJECT then
+        local e = mh.entry(q, rec[2])
+        e[8] = rec[5]
+        mh.add_history(q, rec[2], {rec[5], s.name, rec[4], now, 'reject', one[5]})
+        mh.bury(q, rec[2], e, one[5] ~= '' and one[5] or 'rejected')
+      else
+        mh.give_back(q, rec, {is_suspect = rec[7]})
+      end
+    end
+  end
+  -- One that changed nothing is judged anew when it is sent again: its sender must not take the answer for a success.
+  mh.note(s, '', seq, floor_, #lost == 0 or #lost < #settlements)
+  mh.settled(s, rid, lost)
+end
+
+-- {_, seq, floor}: a settle or task_done that its client refused.
+mh.on.refuse_seq = function(s, r) mh.note(s, '', r[2], r[3], false) end
+
+-- TaskDone: {9, rid, seq, floor, queue, n}
+mh.on[9] = function(s, r)
+  local rid, seq, floor_ = r[2], r[3], r[4]
+  if seq > 0 then
+    local mark = mh.mark(s, '')
+    if mh.is_applied(mark, seq) then return mh.done(s, rid) end
+    local text = mh.beyond(mark, seq, floor_)
+    if text then return mh.fail(s, rid, 'usage', text) end
+  end
+  local q = mh.queue(r[5])
+  if r[6] > q.unfinished then
+    mh.note(s, '', seq, floor_, false)
+    return mh.fail(s, rid, 'too_many_task_done', 'task_done() called too many times')
+  end
+  mh.less_unfinished(q, r[6])
+  mh.note(s, '', seq, floor_, true)
+  mh.done(s, rid)
+end
+
+-- Join: {10, rid, queue, wait_s}
+mh.on[10] = function(s, r)
+  local q = mh.queue(r[3])
+  if q.unfinished == 0 or r[4] == 0 then return mh.count(s, r[2], q.unfinished) end
+  mh.park(s, {'J', q.name, r[2], ''}, r[4])
+end
+
+function mh.answer_join(s, rec)
+  mh.unpark(s, rec)
+  mh.count(s, rec[3], mh.queue(rec[2]).unfinished)
+end
+
+function mh.answer_joins(q)
+  while q.joining > 0 do
+    local s, rec = mh.first_of(q, 'j')
+    if not s then return end
+    mh.answer_join(s, rec)
+  end
+end

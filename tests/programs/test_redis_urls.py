@@ -1,0 +1,97 @@
+"""Whole programs with a Redis URL for an address: the tutorial's, the command line's, and a server in front of a Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import manyhands as mh
+from conftest import Start
+from redis_server import RedisServer
+
+from .lab import Lab, program_text
+from .test_killed_workers import WORKER, results, stop
+from .test_troubles import MASTER, changed
+
+pytestmark = [pytest.mark.programs, pytest.mark.faults]
+KEY = "a key of sixteen bytes and more"
+SERVER = """
+import pathlib, sys
+sys.path.insert(0, {tests!r})
+from redis_server import RedisServer
+server = RedisServer(pathlib.Path({folder!r}))
+server.start()
+print("at", server.url)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_the_tutorials_programs_run_with_their_queues_in_redis_and_a_killed_worker_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    with Lab(tmp_path) as lab:
+        # In the lab's own network; the lab ends it with its process group.
+        server = lab.start("server", SERVER.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path)))
+        server.prints("at redis://")
+        url = f'"{server.out.split()[1]}"'
+        master = lab.start("master", changed(program_text(MASTER), '("127.0.0.1", 5000)', url))
+        master.prints("ready")
+        worker = changed(program_text(WORKER), "(server_addr, 5000)", url)
+        master.say("put 1 2 3 4")
+        first = lab.start("first", worker)
+        first.prints("run task", 2)
+        first.kill()
+        lab.start("second", worker)
+        master.say("collect 4 20")
+        master.prints("collected", timeout_s=60)
+        assert sorted(results(master)) == [1, 2, 3, 4], master.report()
+        stop(master)
+
+
+def test_a_server_in_front_of_redis_and_a_program_at_redis_itself_share_the_queues(
+    server: RedisServer, start: Start
+) -> None:
+    keys = {"MANYHANDS_AUTHKEY": KEY}
+    front = start("serve", "-m", "manyhands", "serve", "tcp://127.0.0.1:0", "--store", server.url, "--json", env=keys)
+    front.prints('"url"')
+    said = json.loads(front.out)
+    assert "appendfsync always" in said["durability"]
+    with mh.connect(said["url"], KEY) as behind, mh.connect(server.url, KEY) as beside:
+        behind.queue("tasks").put("through the server")
+        assert beside.queue("tasks").get(timeout=10) == "through the server"
+        beside.queue("results").put("past the server")
+        assert behind.queue("results").get(timeout=10) == "past the server"
+    status = start("status", "-m", "manyhands", "status", "--url", server.url, "--json", env=keys)
+    status.ends_quietly()
+    assert {queue["name"] for queue in json.loads(status.out)["queues"]} >= {"tasks", "results"}
+
+
+def test_a_password_is_never_printed(tmp_path: Path, start: Start) -> None:
+    locked = RedisServer(tmp_path, settings=("--requirepass", "hush"))
+    locked.start()
+    try:
+        url = f"redis://:hush@127.0.0.1:{locked.port}"
+        front = start(
+            "serve", "-m", "manyhands", "serve", "tcp://127.0.0.1:0", "--store", url, env={"MANYHANDS_AUTHKEY": KEY}
+        )
+        front.prints("Ctrl-C")
+        assert "hush" not in front.out + front.err
+        if os.name == "posix":
+            front.process.terminate()
+            front.ends_quietly()
+    finally:
+        locked.stop()
