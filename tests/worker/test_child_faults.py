@@ -8,14 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import manyhands as mh
+from manyhands.auth import Keyring
+from manyhands.engines.memory import MemoryEngine
 from manyhands.errors import PayloadTooLarge, TaskTimedOut, WorkerCrashed
 from manyhands.events import Recall, Reclaim, ReportDead, Stats
-from manyhands.model import Begun
+from manyhands.model import Begun, Limits, Settlement
+from manyhands.server import SocketServer
 from manyhands.testing.proxy import CuttingProxy
 from manyhands.worker.block import FENCE_S, ParentBlock, Phase
 from manyhands.worker.child import run_in_process
@@ -213,23 +218,39 @@ def test_a_child_whose_server_is_gone_can_still_be_told_to_leave(start_child: St
     assert child.errors == ""
 
 
-def test_a_result_over_the_limit_is_the_calls_error(start_child: StartChild, producer: Producer) -> None:
-    start_child()
-    pack = producer.submit(jobs.big, (10,), (257 * 2**20,), (20,))
-    small, error, other = producer.wait(pack)
+@pytest.fixture
+def tight_server() -> Iterator[mh.Server]:
+    """One that takes bodies of 1 MB at most."""
+    engine, keyring = MemoryEngine(Limits(max_body_bytes=2**20)), Keyring(KEY)
+    server = mh.Server(engine, SocketServer(engine, host="127.0.0.1", port=0, keyring=keyring), keyring)
+    yield server
+    server.stop()
+
+
+def test_a_result_over_the_limit_is_the_calls_error(start_child: StartChild, tight_server: mh.Server) -> None:
+    producer = Producer(tight_server.url)
+    child = start_child(url=tight_server.url)
+    small, error, other = producer.wait(producer.submit(jobs.big, (10,), (2**20 + 1,), (20,)))
     assert (len(small), len(other)) == (10, 20)
     assert isinstance(error, PayloadTooLarge)
-    (alone,) = producer.wait(producer.submit(jobs.big, (257 * 2**20,)))
+    (alone,) = producer.wait(producer.submit(jobs.big, (2**20 + 1,)))
     assert isinstance(alone, PayloadTooLarge)
+    assert child.process.poll() is None
+    producer.close()
+
+
+def test_results_that_are_too_much_together_travel_in_portions(start_child: StartChild, tight_server: mh.Server) -> None:
+    producer = Producer(tight_server.url)
+    child = start_child(url=tight_server.url)
+    sizes = [900_000, 5, 900_000, 900_000, 10, 400_000, 400_000, 400_000]
+    assert list(map(len, producer.wait(producer.submit(jobs.big, *[(size,) for size in sizes])))) == sizes
+    assert child.block.look().n_run == len(sizes), "no call was run twice"
+    producer.close()
 
 
 def test_a_call_of_a_pack_ends_by_its_limit_and_the_others_run(
     start_child: StartChild, producer: Producer, parent: Session
 ) -> None:
-    import msgspec
-
-    from manyhands.model import Settlement
-
     child = start_child()
     pack = producer.submit(jobs.sleep, (0.0,), (30.0,), (0.001,), timeout_s=0.3)
     until(lambda: child.block.look().claimed_from == 2, "the second call runs")

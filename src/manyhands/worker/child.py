@@ -120,7 +120,7 @@ class Child:
                 return Exit.DRAINED
             line.restore()
         assert line.wire.attached is not None
-        self._runner.limit_bytes = line.wire.attached.limits.max_body_bytes
+        self._runner.limit_to(line.wire.attached.limits.max_body_bytes)
         block.heard(line.heard_mono)
         self._notify(READY)
         while True:

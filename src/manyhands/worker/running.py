@@ -127,7 +127,7 @@ class CallWork:
     @property
     def is_too_much(self) -> bool:
         """Whether what was not reported may not fit one message."""
-        return self.size_bytes > PORTION_BYTES and len(self._outcomes.values) > self._sent + 1
+        return self.size_bytes > self._runner.portion_bytes // 2 and len(self._outcomes.values) > self._sent + 1
 
     def report(self) -> tuple[int, bytes] | None:
         """Of a pack: how many of its calls, but for the last, have ended that were not reported, and their result.
@@ -160,7 +160,7 @@ class CallWork:
         outcomes = _slice(self._outcomes, start, end)
         self._time(outcomes, start, end)
         result = self._sealed(outcomes, start, end - start)
-        if len(result) <= PORTION_BYTES:
+        if len(result) <= self._runner.portion_bytes:
             return result
         return None if end - start > 1 else self._fit(result, start)
 
@@ -365,13 +365,17 @@ class Runner:
         self.on_progress = on_progress
         self.is_cancelled = is_cancelled
         self.complete = complete or _complete
-        self.limit_bytes = MAX_BODY_BYTES
-        """The engine's limit for a result; set it when it is known."""
+        self.limit_to(MAX_BODY_BYTES)
         self._tasks_only = tasks_only
         self._registry = registry
         self._loader = Loader(codec, python_need().partition(":")[2])
         self._set_up: dict[str, BaseException | None] = {}  # by executor: how its initializer failed
         self._split: tuple[str, bytes, bytes, Calls] | None = None  # the pack that was opened last, for the others of it
+
+    def limit_to(self, limit_bytes: int) -> None:
+        """Make no result larger than this, the engine's max_body_bytes."""
+        self.limit_bytes = limit_bytes
+        self.portion_bytes = min(PORTION_BYTES, limit_bytes)
 
     def offers(self) -> list[str]:
         """What this worker can run beside what each can (events.Offer)."""
