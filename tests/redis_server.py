@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _STARTS_S = 15.0
@@ -36,9 +37,12 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        where = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder))
+        self.start_with("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), *self._settings)
+
+    def start_with(self, *arguments: str) -> None:
+        """Start it with these arguments alone, and wait until it answers."""
         with (self._folder / "valkey.log").open("ab") as log:
-            self.process = subprocess.Popen([str(binary()), *where, *self._settings], stdout=log, stderr=log)
+            self.process = subprocess.Popen([str(binary()), *arguments], stdout=log, stderr=log)
         deadline = time.monotonic() + _STARTS_S
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -112,12 +116,54 @@ class RedisCluster:
                 node.command("CLUSTER", "ADDSLOTSRANGE", str(n * third), str(last))
                 node.command("CLUSTER", "MEET", "127.0.0.1", str(self.nodes[0].port))
             self._is_formed = True
-        deadline = time.monotonic() + _STARTS_S
-        while not all("cluster_state:ok" in node.command("CLUSTER", "INFO") for node in self.nodes):
-            if time.monotonic() > deadline:
-                raise RuntimeError(self.nodes[0].command("CLUSTER", "NODES"))
-            time.sleep(0.02)
+        _until(
+            lambda: all("cluster_state:ok" in node.command("CLUSTER", "INFO") for node in self.nodes), "the cluster is whole"
+        )
 
     def stop(self) -> None:
         for node in self.nodes:
             node.stop()
+
+
+class Watched:
+    """A master, a replica of it, and a Sentinel that makes the replica the master when the first one dies."""
+
+    def __init__(self, folder: Path) -> None:
+        for name in ("one", "two", "sentinel"):
+            (folder / name).mkdir()
+        self.master, self.replica = RedisServer(folder / "one"), RedisServer(folder / "two")
+        self._sentinel = RedisServer(folder / "sentinel")
+        self._folder = folder
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._sentinel.port}?sentinel=mymaster"
+
+    def start(self) -> None:
+        """Start all and wait until the replica follows and the Sentinel knows both."""
+        self.master.start()
+        self.replica.start()
+        self.replica.command("REPLICAOF", "127.0.0.1", str(self.master.port))
+        _until(lambda: "master_link_status:up" in self.replica.command("INFO", "replication"), "the replica follows")
+        settings = self._folder / "sentinel.conf"
+        settings.write_text(
+            f"port {self._sentinel.port}\ndir {self._folder / 'sentinel'}\n"
+            f"sentinel monitor mymaster 127.0.0.1 {self.master.port} 1\n"
+            "sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 2000\n"
+        )
+        self._sentinel.start_with(str(settings), "--sentinel")
+        _until(
+            lambda: str(self.replica.port) in self._sentinel.command("SENTINEL", "REPLICAS", "mymaster"), "both are known"
+        )
+
+    def stop(self) -> None:
+        for server in (self._sentinel, self.master, self.replica):
+            server.stop()
+
+
+def _until(check: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + _STARTS_S
+    while not check():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not within {_STARTS_S} s: {what}")
+        time.sleep(0.02)
