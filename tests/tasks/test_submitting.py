@@ -14,6 +14,7 @@ from manyhands import submitting
 from manyhands.submitting import default_client, submitting_through
 from manyhands.tasks import REGISTRY, attempts
 from manyhands.testing.proxy import CuttingProxy
+from programs.lab import until
 
 from . import deeds
 
@@ -134,3 +135,26 @@ def test_a_worker_in_this_process_leads_what_is_submitted_to_its_server_until_it
         default_client().close()
     assert not thread.is_alive()
     assert attempts.home() is None
+
+
+def test_a_burst_shares_requests_and_nothing_of_it_is_left_behind(
+    server: mh.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with mh.connect(server.url) as client:
+        client.submit(deeds.add, 0, 0)
+        port = client._calls.port  # type: ignore[union-attr]
+        batches: list[int] = []
+        send = port.send
+        monkeypatch.setattr(port, "send", lambda requests: (batches.append(len(requests)), send(requests)))
+        for n in range(320):
+            client.submit(deeds.add, n, n)
+        until(lambda: ready(server) == 321, "what nobody waits for is sent a moment later")
+        assert len(batches) < 32
+
+
+def test_the_first_task_of_a_quiet_program_is_sent_at_once(server: mh.Server) -> None:
+    with mh.connect(server.url) as client:
+        client.submit(deeds.add, 0, 0)
+        calls = client._calls
+        assert calls is not None
+        assert not calls.state.has_output

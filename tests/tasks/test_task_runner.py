@@ -15,6 +15,7 @@ import manyhands as mh
 from manyhands.errors import RemoteTraceback, TaskTimedOut
 from manyhands.model import SettleKind
 from manyhands.tasks import REGISTRY, Registry
+from manyhands.testing.clock import ManualClock
 from manyhands.testing.tasks import TaskRunner, task_runner
 
 __all__ = ["task_runner"]
@@ -130,6 +131,16 @@ def test_delays_pass_and_expiry_holds(task_runner: TaskRunner) -> None:
     assert len(task_runner.attempts) == 1
     with pytest.raises(mh.UnknownId):
         never.result()
+
+
+def test_who_submits_what_expires_on_its_way_hears_so(task_runner: TaskRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = task_runner.client
+    monkeypatch.setattr(client, "_clock", ManualClock(wall=task_runner.clock.utc() - 60))  # a submitter whose clock is slow
+    for task in (act.options(expires_s=30), act.options(expires_s=30, dedupe_key="k")):
+        future = task.submit(ORDER)
+        with pytest.raises(mh.UnknownId):
+            future.result(10)
+    assert task_runner.run() == 0
 
 
 def test_a_dead_letter_whose_time_is_over_runs_all_the_same_when_it_is_retried(task_runner: TaskRunner) -> None:

@@ -141,6 +141,12 @@ class Client:
             return tasks.submit(what, args, kwargs, self._clock.utc())
         return tasks.functions.submit(what, args, kwargs)
 
+    def flush(self) -> None:
+        """Send what was submitted this moment; it would leave by itself a millisecond later."""
+        calls = self._calls
+        if calls is not None:
+            calls.flush()
+
     def _open_tasks(self) -> TaskCalls:
         with self._opening:
             if self.is_closed:

@@ -13,9 +13,10 @@ from manyhands.lifecycle.packs import give_back
 from manyhands.lifecycle.placing import enqueue
 from manyhands.lifecycle.queue import Entry, Queue
 from manyhands.lifecycle.refusal import Refused, check_wait
+from manyhands.lifecycle.results import end_without
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
-from manyhands.lifecycle.streams import MAX_STREAM_CHARS, is_name, know
+from manyhands.lifecycle.streams import MAX_STREAM_CHARS, is_name, know, unknow
 from manyhands.lifecycle.waiting import WaitingPut
 from manyhands.model import MAX_PRIORITY, MIN_PRIORITY, Kind, Message, Options
 
@@ -273,13 +274,25 @@ def _under_leases(state: State, session: Session, request: Put) -> tuple[list[Me
     return fresh, lost
 
 
+def _came_too_late(state: State, session: Session, queue: Queue, message: Message) -> None:
+    """Its time was over before it came: who awaits a call hears so."""
+    if not message.kind:
+        return
+    know(state, queue, message, message, session)
+    stream = unknow(state, queue.name, message)
+    n = message.options.calls if message.options is not None else 0
+    text = f"message {message.id} was dropped: it expired before it came"
+    end_without(state, queue.name, message, "unknown_id", text, stream, 0, n if n > 1 else 0)
+
+
 def _add_one(state: State, session: Session, queue: Queue, message: Message, now: Now) -> int:
     """Add one message; how many calls it is, 0 if it was left out."""
     n = 1
     options = message.options
     if options is not None:
         if 0 < options.expires_at <= now.wall:
-            return 0  # its time was over before it came
+            _came_too_late(state, session, queue, message)
+            return 0
         if options.calls > 1:
             n = options.calls
             queue.has_packs = True

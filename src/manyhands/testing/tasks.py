@@ -121,6 +121,7 @@ class TaskRunner:
 
     def run_one(self) -> bool:
         """Run the next attempt that is due now; whether there was one."""
+        self.client.flush()
         self.engine.tick()
         queues = [each.name for each in self._ask(Stats, []).queues if each.name.endswith(CALLS)]
         if not queues:
@@ -136,6 +137,7 @@ class TaskRunner:
 
     def skip(self, seconds: float) -> None:
         """Let time pass."""
+        self.client.flush()
         self.clock.skipped_s += seconds
         self.engine.tick()
 

@@ -170,8 +170,10 @@ class CallSession:
         self.flush()
 
     def submit_message(self, group: Group, message: Message) -> CallFuture[Any]:
-        """Send a sealed message with one call. Its options name this session's stream (`state.stream`), or none: then its
-        outcome is asked for by id, and a call of that id that is pending already is the same one.
+        """Send a sealed message with one call, now or with what gathers in the next moment.
+
+        Its options name this session's stream (`state.stream`), or none: then its outcome is asked for by id, and a call of
+        that id that is pending already is the same one.
         """
         with self.lock:
             known = self.state.sent.get(message.id)
@@ -180,8 +182,12 @@ class CallSession:
             if self.refusal is not None:
                 raise self.refusal
             future: CallFuture[Any] = CallFuture(self)
-            self.state.add_message(group, message, 1, _Futures([future]))
-        self.flush()
+            is_due = self.state.add_message(group, message, 1, _Futures([future]))
+        if is_due:
+            self.flush()
+        elif not self._is_late:
+            self._is_late = True
+            self._rouse_helper()
         return future
 
     def add_body(self, group: Group, body: bytes, n: int, awaiting: Awaiting) -> None:

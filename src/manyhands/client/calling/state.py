@@ -21,6 +21,8 @@ from manyhands.model import CALLS, MAX_DELIVERIES, Ended, Kind, Message, Options
 
 _PUT_MESSAGES = 256
 _PUT_BYTES = 1024 * 1024
+_BURST_MESSAGES = 64
+"""So many single messages gather in a burst: then what a Put costs is shared, and the workers have long had the first."""
 
 
 Reader = Callable[[int, list[bytes], int], outcomes.Read]
@@ -231,12 +233,14 @@ class CallState:
             self._close(group)
         self._seal(group, body, n, awaiting)
 
-    def add_message(self, group: Group, message: Message, n: int, awaiting: Awaiting) -> None:
-        """Leave a sealed message with n calls to be sent."""
+    def add_message(self, group: Group, message: Message, n: int, awaiting: Awaiting) -> bool:
+        """Leave a sealed message with n calls to be sent; whether it should be sent now."""
+        is_quiet = not self.n_left
         sent = self.sent[message.id] = Sent(message.id, n, awaiting, group)
         self.n_left += n
         awaiting.sent(sent, 0)
         self._ready.append((group, message))
+        return is_quiet or len(self._ready) >= _BURST_MESSAGES or len(message.body) > bodies.PACK_BYTES
 
     @property
     def has_output(self) -> bool:
