@@ -226,11 +226,12 @@ def test_the_children_of_a_killed_worker_are_gone_within_2_seconds(cluster: Clus
 # -- trouble at the start ----------------------------------------------------------------------------------------------
 
 
-def test_a_worker_whose_module_cannot_be_imported_says_so_and_ends(cluster: Cluster) -> None:
-    worker = cluster.worker("--import", "no_such_module", concurrency=2, is_awaited=False)
+def test_a_worker_whose_module_cannot_be_imported_says_why_and_where_once_and_ends(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import no_such_module\n")
+    worker = cluster.worker("--import", "broken", concurrency=3, is_awaited=False)
     assert worker.ends() == 2
-    assert "The worker cannot work: " in worker.err
-    assert "no_such_module" in worker.err.splitlines()[-1]
+    assert worker.err.count('broken.py", line 1, in <module>') == 1
+    assert worker.err.splitlines()[-1].startswith("manyhands: The worker cannot work: ModuleNotFoundError: No module named")
 
 
 def test_a_worker_with_the_wrong_key_says_so_and_ends(cluster: Cluster) -> None:

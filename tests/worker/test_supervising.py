@@ -152,9 +152,10 @@ def test_a_child_that_cannot_work_says_why_once_for_each_try_and_only_one_tries(
     crew = Crew()
     effects = crew.supervisor.want(4, 0.0)
     assert starts(effects) == 4
-    death = Death(Exit.UNUSABLE, "ended with exit code 62", "The module 'nope' cannot be imported.")
+    death = Death(Exit.UNUSABLE, "ended with exit code 62", "The module 'nope' cannot be imported.", "tasks.py, line 3")
     said = [effect for number in range(1, 5) for effect in crew.ends(number, death) if isinstance(effect, Say)]
     assert all("The module 'nope' cannot be imported" in each.text for each in said)
+    assert ["line 3" in each.text for each in said] == [True, False, False, False]
     assert crew.supervisor.failure == "The module 'nope' cannot be imported."
     assert not crew.supervisor.has_been_ready
     due = crew.supervisor.due()

@@ -35,7 +35,7 @@ from manyhands.events import Failed, Goodbye, Granted, Lease, Offer, Progress, R
 from manyhands.model import CALLS, Delivery, SettleKind, Settlement
 from manyhands.tasks import Home, live_at
 from manyhands.worker import pacing
-from manyhands.worker.block import ChildBlock, Phase
+from manyhands.worker.block import TEXT_BYTES, ChildBlock, Phase
 from manyhands.worker.keeper import Keeper
 from manyhands.worker.line import Line, where
 from manyhands.worker.running import CallWork, Runner, TaskWork
@@ -432,8 +432,8 @@ def _run(settings: ChildSettings, listen: Callable[[], bytes], notify: Callable[
     try:
         _prepare(settings)
     except BaseException as error:  # imports and initializers run the user's code
-        block.say(f"{type(error).__name__}: {error}")
-        _show(error)
+        # Its parent shows it, once for all its children.
+        block.say(f"{type(error).__name__}: {' '.join(str(error).split())}\n{_where(error)}")
         return Exit.UNUSABLE
     child = Child(settings, block, notify)
     for word in orders:
@@ -456,6 +456,18 @@ def _prepare(settings: ChildSettings) -> None:
         importlib.import_module(module)
     if settings.initializer:
         run_setup(Setup("", settings.initializer))
+
+
+def _where(error: BaseException) -> str:
+    """The user's part of its traceback, the end of it as much as a block holds."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    shown = [frame for frame in frames if frame.filename != __file__ and "importlib" not in frame.filename]
+    lines = traceback.format_list(shown)
+    while sum(map(len, lines)) > TEXT_BYTES // 2:
+        del lines[0]
+    return "".join(lines).rstrip()
 
 
 def _show(error: BaseException) -> None:

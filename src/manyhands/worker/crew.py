@@ -369,7 +369,8 @@ class Crew:
             said = member.process.read()
             if READY in said:  # it was so before it ended
                 self._do(self._supervisor.is_ready(number, now))
-            death = Death(code, words(code), member.block.text())
+            sentence, _, where = member.block.text().partition("\n")
+            death = Death(code, words(code), sentence, where)
             look = member.look()
             with self._lock:
                 del self._members[number]

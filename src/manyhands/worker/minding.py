@@ -68,7 +68,9 @@ class Death(msgspec.Struct, frozen=True):
     text: str
     """The same in words: "was killed by SIGKILL"."""
     said: str = ""
-    """What the child left to be said."""
+    """The sentence that the child left to be said."""
+    where: str = ""
+    """And its traceback."""
 
 
 class State(Enum):

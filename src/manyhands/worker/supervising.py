@@ -148,13 +148,17 @@ class Supervisor:
         if child.state is not State.STARTING and now - child.since >= STEADY_S:
             self._in_trouble = 0
         self._in_trouble += 1
+        is_news = bool(death.where) and death.said != self.failure
         if child.state is State.STARTING and (death.code != KILLED or self._in_trouble >= KILLED_TOO_OFTEN):
             self.failure = death.said or f"a child {death.text} before it was ready"
         unit = 0.5 + self._unit() / 2  # over the upper half only: a pause is the point
         cap_s = RESTART_BASE_S if self._can_work() else RESTART_CAP_S
         wait_s = backoff_s(self._in_trouble, base_s=RESTART_BASE_S, cap_s=cap_s, unit=unit)
         self._start_at = now + wait_s
-        return [Say(logging.WARNING, f"{text.rstrip('.')}; another is started in {wait_s:.1f} s")] if self._wanted else []
+        if not self._wanted:
+            return []
+        told = f"{text.rstrip('.')}; another is started in {wait_s:.1f} s"
+        return [Say(logging.WARNING, f"{told}\n{death.where}" if is_news else told)]
 
     # -- what the engine asks
 
