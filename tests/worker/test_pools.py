@@ -46,7 +46,7 @@ def working(cluster: Cluster, pool: str, concurrency: int = 3, **options: Any) -
         worker.stop()
         thread.join(20)
         assert not thread.is_alive()
-    assert own_threads() == before
+    eventually(lambda: own_threads() == before, "no thread of the worker is left")
 
 
 @pytest.mark.parametrize("pool", ["thread", "async"])
