@@ -227,6 +227,21 @@ def tight_server() -> Iterator[mh.Server]:
     server.stop()
 
 
+def test_a_child_that_leaves_as_its_connection_breaks_still_brings_its_result(
+    start_child: StartChild, producer: Producer, server: mh.Server, tmp_path: Path
+) -> None:
+    with CuttingProxy(server.address) as proxy:
+        child = start_child(url=proxy.url)
+        path = tmp_path / "long"
+        call = producer.submit(jobs.sleep_on_counting, (str(path),))
+        until(path.exists, "the call runs")
+        child.tell(DRAIN)
+        proxy.cut_after(0, "up")  # at the next byte of the child's
+        Path(f"{path}.go").touch()
+        assert child.wait() == Exit.DRAINED
+        assert producer.wait(call) == [1]
+
+
 def test_a_result_over_the_limit_is_the_calls_error(start_child: StartChild, tight_server: mh.Server) -> None:
     producer = Producer(tight_server.url)
     child = start_child(url=tight_server.url)

@@ -186,15 +186,17 @@ class Child:
             self._ask_at = time.monotonic() + ASK_AGAIN_S
 
     def _leave(self) -> None:
-        """Wait for the engine's word for what was settled, and say goodbye."""
+        """Wait for the engine's word for what was settled, over a new connection if need be, and say goodbye."""
         line = self._line
         self._block.enter(Phase.LEAVING)
         until = time.monotonic() + CONFIRM_S
         with line.lock:
             line.is_reading = True
-            line.send([line.settle([], is_hurried=True)])
-        while line.n_unanswered and line.is_up and time.monotonic() < until:
-            line.wait()
+            if line.is_up:
+                line.send([line.settle([], is_hurried=True)])
+        while line.n_unanswered and time.monotonic() < until:
+            with contextlib.suppress(ManyhandsError):  # another server for a moment
+                line.wait()
             line.replies.clear()
         with line.lock:
             line.send([Goodbye()])
