@@ -6,6 +6,8 @@ import concurrent.futures
 import gc
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -165,3 +167,67 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_program_without_a_guard_whose_functions_are_its_own_runs_to_its_end(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.split()) == ["42", "Point", "True", "late"]
+
+
+PROGRAM = """
+import time
+import manyhands as mh
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+class Wrong(Exception):
+    pass
+
+def moved(point):
+    return Point(point.x + 1)
+
+def fails():
+    raise Wrong("no")
+
+def late():
+    time.sleep(0.2)
+    print("late", flush=True)
+
+executor = mh.Executor(2)
+point = executor.submit(moved, Point(41)).result()
+print(point.x, type(point).__name__)
+print(isinstance(executor.submit(fails).exception(), Wrong))
+executor.submit(late)  # pending when the program ends
+"""
+
+
+def test_the_results_of_a_durable_executor_outlive_it(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/jobs.db"
+    with mh.Executor(1, store=store, authkey=KEY, keep_result_s=600) as executor:
+        futures = [executor.submit(abs, -n) for n in range(200)]
+        ids = [future.id for future in futures]
+        assert [future.result(DEADLINE_S) for future in futures] == list(range(200))
+    with mh.connect(store, KEY) as client:
+        assert [client.result(one, DEADLINE_S) for one in ids] == list(range(200))
+
+
+KEY = "a key of these tests, long enough"
+
+
+def test_a_bar_shows_how_far_a_map_has_come(executor: mh.Executor, capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(executor.map(abs, range(500), progress=True)) == list(range(500))
+    shown = capsys.readouterr().out
+    assert "500/500" in shown
+    assert "/s" in shown
+
+
+def test_large_arrays_go_there_and_back(executor: mh.Executor) -> None:
+    data = bytes(range(256)) * 8192  # 2 MB
+    futures = [executor.submit(bytes.swapcase, data) for _ in range(8)]
+    assert all(future.result(DEADLINE_S) == data.swapcase() for future in futures)
+    assert list(executor.map(len, [data] * 4)) == [len(data)] * 4
