@@ -1,6 +1,6 @@
 """Measure manyhands beside its peers in one run, print the ratios, keep the dated results.
 
-python -m benchmarks                 all rows, 5 turns each; writes docs/benchmarks.md and its charts
+python -m benchmarks                 all rows, 3 turns each; writes docs/benchmarks.md and its charts
 python -m benchmarks --quick         all peers with a tenth of the work, once: a first look
 python -m benchmarks rate latency    only these
 python -m benchmarks calls --peers manyhands,process_pool --runs 3 --no-save
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -34,7 +35,7 @@ def main() -> None:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("rows", nargs="*", metavar="row", help=f"some of: {', '.join(ROWS)} (default: all)")
-    parser.add_argument("--runs", type=int, default=5, help="turns of each job; medians are printed (default: 5)")
+    parser.add_argument("--runs", type=int, default=3, help="turns of each job; medians are printed (default: 3)")
     parser.add_argument("--no-save", action="store_true", help="do not write benchmarks/results/DATE.json")
     parser.add_argument("--quick", action="store_true", help="one turn with a tenth of the work; nothing is written")
     parser.add_argument("--peers", metavar="A,B", help=f"only these in calls: {', '.join(BY_NAME)}")
@@ -55,13 +56,14 @@ def main() -> None:
     }
     console = Console() if sys.stdout.isatty() else Console(width=125)
     found: list[Row] = []
+    where = machine()
     for name in args.rows or ROWS:
         with console.status(name) as status:
             found += sized[name](status.update) if name in sized else ROWS[name](runs, status.update)
     console.print(table(found))
     print_details(console, found)
     if not args.no_save and not args.quick:
-        console.print(f"written: {save(found, is_full=not args.rows and not args.peers)}")
+        console.print(f"written: {save(found, where, is_full=not args.rows and not args.peers)}")
 
 
 def table(rows: list[Row]) -> Table:
@@ -86,7 +88,7 @@ def print_details(console: Console, rows: list[Row]) -> None:
             console.print(f"not in this run: {name}: {why.splitlines()[0]}")
 
 
-def save(rows: list[Row], *, is_full: bool) -> Path:
+def save(rows: list[Row], where: dict[str, Any], *, is_full: bool) -> Path:
     """Add this run to the results of its day."""
     RESULTS.mkdir(exist_ok=True)
     today = datetime.datetime.now(tz=datetime.UTC)
@@ -95,7 +97,7 @@ def save(rows: list[Row], *, is_full: bool) -> Path:
     run = {
         "at": today.isoformat(timespec="seconds"),
         "is_full": is_full,
-        "machine": machine(),
+        "machine": where,
         "rows": [asdict(row) for row in rows],
     }
     runs.append(run)

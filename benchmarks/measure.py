@@ -119,9 +119,11 @@ def in_turn(
 
 
 def machine() -> dict[str, Any]:
+    """Where this runs, and what else ran there when it was asked: beside others' work every figure is lower."""
     return {
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
         "processor": platform.processor() or platform.machine(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else 0.0,
     }

@@ -54,7 +54,7 @@ def render(run: dict[str, Any]) -> dict[str, str]:
     files, body = {}, [INTRO]
     body.append(f"Written on {run['at'][:16].replace('T', ' ')} UTC: {machine['cores']} cores ({machine['processor']}), ")
     body[-1] += (
-        f"CPython {machine['python']}, {machine['system']}. Two workers, one producer that collects all results; over TCP, "
+        f"CPython {machine['python']}, {machine['system']}, load {machine.get('load', 0.0)} before it began. Two workers, one producer that collects all results; over TCP, "
     )
     body[-1] += "bodies signed and leases on for manyhands.\n"
     for name, chosen in CHARTS.items():

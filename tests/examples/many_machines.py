@@ -29,7 +29,7 @@ from typing import Any
 
 PORT = 5959
 SHORTEST_S, LONGEST_S = 0.005, 0.050
-WAIT_S = 60.0
+WAIT_S = 40.0
 
 
 def task(number: int, seconds: float) -> tuple[int, str, float, float]:
@@ -77,9 +77,9 @@ class Machine:
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
-    def ended(self) -> dict[str, Any]:
+    def ended(self, deadline_mono: float) -> dict[str, Any]:
         try:
-            code = self.process.wait(WAIT_S)
+            code = self.process.wait(max(deadline_mono - time.monotonic(), 0.1))
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = self.process.wait()
@@ -138,7 +138,8 @@ def main(machines: int, tasks: int) -> None:
         for hand in hands:
             if hand is not leaver:
                 hand.stop()
-        report["ends"] = {hand.name: hand.ended() for hand in hands}
+        deadline_mono = time.monotonic() + WAIT_S
+        report["ends"] = {hand.name: hand.ended(deadline_mono) for hand in hands}
     busy_at = min(began for began, _ in runs[late.name])
     report |= {"wrong": wrong, "seen": len(seen), "late_busy_after_start_s": busy_at - late.started_at}
     report["late_busy_after_ready_s"] = busy_at - said_at[0]
