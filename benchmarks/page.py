@@ -52,11 +52,11 @@ def render(run: dict[str, Any]) -> dict[str, str]:
     rows, machine = rows_in(run), run["machine"]
     by_name = {row.name: row for row in rows}
     files, body = {}, [INTRO]
-    body.append(f"Written on {run['at'][:16].replace('T', ' ')} UTC: {machine['cores']} cores ({machine['processor']}), ")
-    body[-1] += (
-        f"CPython {machine['python']}, {machine['system']}, load {machine.get('load', 0.0)} before it began. Two workers, one producer that collects all results; over TCP, "
+    body.append(
+        f"Written on {run['at'][:16].replace('T', ' ')} UTC: {machine['cores']} cores ({machine['processor']}), "
+        f"CPython {machine['python']}, {machine['system']}, load {machine.get('load', 0.0)} before it began. "
+        "Two workers, one producer that collects all results; over TCP, bodies signed and leases on for manyhands.\n"
     )
-    body[-1] += "bodies signed and leases on for manyhands.\n"
     for name, chosen in CHARTS.items():
         row = by_name.get(chosen)
         if row is None:
