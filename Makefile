@@ -52,5 +52,5 @@ check: $(STAMP)  ## lint, format, types, and the tests that start no programs
 	$(PY) -m mypy
 	$(PY) -m pytest -q -m "not programs and not faults"
 
-bench: $(STAMP)  ## the benchmarks, beside the standard library in the same run
+bench: $(STAMP)  ## the benchmarks, with every peer that installs in the same run
 	$(PY) -m benchmarks

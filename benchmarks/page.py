@@ -13,7 +13,7 @@ from benchmarks.peers.catalog import BY_NAME, OURS
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
-LIMITS = frozenset({"raw TCP ping-pong", "bare relay", "socket + fdatasync loop"})
+LIMITS = frozenset({"raw TCP ping-pong", "raw TCP ping-pong on one core", "bare relay", "socket + fdatasync loop"})
 TITLE = BY_NAME[OURS].title
 CHARTS = {
     "submit": "submit → result, no-op",

@@ -104,12 +104,17 @@ def test_rows_are_made_of_what_was_found_and_a_failed_measure_is_left_out() -> N
     ours = {**turn, "submit": {"per_s": 100.0, "cpu_us": {"client": 4.0}}}
     failed = {**turn, "submit": {"error": "wrong"}, "calls": {"p50": 1e-3, "p99": 2e-3}}
     limit = {"p50": 1e-5, "p99": 2e-5, "mb_per_s": 1000.0}
-    limits = {"ping-pong": [limit], "hop": [limit], "relay": [limit]}
+    limits = {key: [limit] for key in ("one core", "two cores", "hop", "relay")}
     rows = side_by_side.rows_of({OURS: [ours, ours], "process_pool": [failed]}, limits, {"ray": "no wheel\nmore"})
     by_name = {row.name: row for row in rows}
     submit = by_name["submit → result, no-op"]
     assert (submit.ours, submit.others) == (100.0, {})
-    assert by_name["one call, p50"].others == {"ProcessPoolExecutor": 1e3, "raw TCP ping-pong": 10.0, "bare relay": 10.0}
+    assert by_name["one call, p50"].others == {
+        "ProcessPoolExecutor": 1e3,
+        "raw TCP ping-pong": 10.0,
+        "raw TCP ping-pong on one core": 10.0,
+        "bare relay": 10.0,
+    }
     assert by_name["resident memory of a child"].ours == 30.0
     assert submit.detail["absent"] == {"Ray": "no wheel\nmore"}
     text = page.render(

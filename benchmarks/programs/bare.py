@@ -1,11 +1,14 @@
 """The physical limits of the same machine in the same run: a raw TCP ping-pong and a bare relay. Prints JSON.
 
-argv: `pingpong N` echoes one byte N times between two processes; `relay N` sends N megabytes from one process through a
-second to a third and back, with recv_into and sendall and nothing else; `hop N` sends one byte that way N times.
+argv: `pingpong N` echoes one byte N times between two processes, `pingpong N 1` both on one core, `pingpong N 2` each on one
+of its own (a reply that wakes a process on another core takes several times as long); `relay N` sends N megabytes from one
+process through a second to a third and back, with recv_into and sendall and nothing else; `hop N` sends one byte that way N
+times.
 """
 
 import json
 import multiprocessing
+import os
 import socket
 import sys
 import time
@@ -22,7 +25,15 @@ def read_all(sock, view):
         got += n
 
 
-def echo(port, size):
+def settle_on(core):
+    """Stay on one of the cores that this process may use; where that cannot be said, stay where the system puts it."""
+    if core is not None and hasattr(os, "sched_setaffinity"):
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {allowed[core % len(allowed)]})
+
+
+def echo(port, size, core=None):
+    settle_on(core)
     sock = socket.create_connection(("127.0.0.1", port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     buffer = memoryview(bytearray(size))
@@ -63,8 +74,10 @@ def main():
     context = multiprocessing.get_context("spawn")
     front, front_port = listener()
     if mode == "pingpong":
-        child = context.Process(target=echo, args=(front_port, 1), daemon=True)
+        cores = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+        child = context.Process(target=echo, args=(front_port, 1, cores - 1 if cores else None), daemon=True)
         child.start()
+        settle_on(0 if cores else None)
         peer, _ = front.accept()
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         print(json.dumps(trip_times(peer, n)))
