@@ -29,7 +29,9 @@ path { fill: none; stroke-width: 2 }
 </style>"""
 
 
-def bars(title: str, unit: str, values: dict[str, float], *, ours: str, limits: frozenset[str], less: bool) -> str:
+def bars(
+    title: str, unit: str, values: dict[str, float], *, ours: frozenset[str], limits: frozenset[str], less: bool
+) -> str:
     """Horizontal bars on a logarithmic axis, best first: the figures lie a thousandfold apart."""
     shown = sorted(
         ((name, value) for name, value in values.items() if value > 0), key=lambda pair: pair[1], reverse=not less
@@ -46,7 +48,7 @@ def bars(title: str, unit: str, values: dict[str, float], *, ours: str, limits: 
     ]
     for n, (name, value) in enumerate(shown):
         y = TOP + n * (BAR + GAP)
-        kind = "ours" if name == ours else "limit" if name in limits else "peer"
+        kind = "ours" if name in ours else "limit" if name in limits else "peer"
         length = max(2.0, room * (math.log10(value) - low) / max(high - low, 0.3))
         parts.append(_text(LABEL - 8, y + 14, name, anchor="end"))
         parts.append(f'<rect class="{kind}" x="{LABEL}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"/>')

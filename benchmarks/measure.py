@@ -33,6 +33,8 @@ class Row:
     """The number to reach, in words, as the issue or the design states it."""
     is_less_better: bool = False
     detail: dict[str, Any] = field(default_factory=dict)
+    who: str = ""
+    """Which of ours it is, where there are several; the others are among `others`."""
 
     def ratio(self, other: str) -> float:
         """How many times better we are than that peer; below 1 is worse."""

@@ -9,12 +9,13 @@ from typing import Any
 
 from benchmarks import charts
 from benchmarks.measure import Row
-from benchmarks.peers.catalog import BY_NAME, OURS
+from benchmarks.peers.catalog import BY_NAME, OURS, OURS_LOCAL
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 LIMITS = frozenset({"raw TCP ping-pong", "raw TCP ping-pong on one core", "bare relay", "socket + fdatasync loop"})
 TITLE = BY_NAME[OURS].title
+OUR_TITLES = frozenset({TITLE, BY_NAME[OURS_LOCAL].title})
 CHARTS = {
     "submit": "submit → result, no-op",
     "map": "map, no-op",
@@ -24,6 +25,19 @@ CHARTS = {
     "start": "first result from a cold start",
     "memory": "memory of all processes after the first result",
 }
+HEADS = {
+    "submit → result, no-op": "submit → result",
+    "map, no-op": "map",
+    "map of 10 ms calls, over the ideal": "10 ms calls, over the ideal",
+    "map of 1 ms and 1 s calls, over the ideal": "1 ms and 1 s calls, over the ideal",
+    "one call, p50": "one call, p50",
+    "one call, p99": "p99",
+    "1 MB, in + out": "1 MB in + out",
+    "8 MB numpy arrays, in + out": "8 MB arrays in + out",
+    "first result from a cold start": "first result",
+    "memory of all processes after the first result": "memory in all",
+}
+"""The rows that most peers are in; the page has them as columns."""
 INTRO = """# Benchmarks
 
 `make bench` measures manyhands beside every peer that installs, in one run on one machine in which everybody takes turns,
@@ -61,31 +75,31 @@ def render(run: dict[str, Any]) -> dict[str, str]:
         row = by_name.get(chosen)
         if row is None:
             continue
-        values = {TITLE: row.ours, **row.others}
-        svg = charts.bars(row.name, row.unit, values, ours=TITLE, limits=LIMITS, less=row.is_less_better)
+        values = {row.who or TITLE: row.ours, **row.others}
+        svg = charts.bars(row.name, row.unit, values, ours=OUR_TITLES, limits=LIMITS, less=row.is_less_better)
         if svg:
             files[f"benchmarks/{name}.svg"] = svg
             body.append(f"![{row.name}](benchmarks/{name}.svg)\n")
     for name, row, series, labels in _growths(rows):
         files[f"benchmarks/{name}.svg"] = charts.lines(row.name, *labels, series, log_up=True)
         body.append(f"![{row.name}](benchmarks/{name}.svg)\n")
-    body += [
-        "## All rows\n",
-        "× is how many times better manyhands is than that peer; below 1 is worse.\n",
-        _table(rows),
-        "",
-    ]
+    crowded = [row for row in rows if row.name in HEADS]
+    if crowded:
+        body += ["## Everybody\n", *_everybody(crowded)]
+    body += ["## More rows\n", *_table([row for row in rows if row not in crowded])]
     body += _details(rows)
     files["benchmarks.md"] = "\n".join(body).rstrip() + "\n"
     return files
 
 
 def write(run: dict[str, Any]) -> None:
+    """Write the page and its charts, and take away charts that are no more."""
+    files = render(run)
     folder = DOCS / "benchmarks"
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.svg"):
         old.unlink()
-    for path, text in render(run).items():
+    for path, text in files.items():
         (DOCS / path).write_text(text, encoding="utf-8")
 
 
@@ -115,29 +129,54 @@ def beside(row: Row) -> list[str]:
     return [f"{name}: {charts.number(value)} (× {charts.number(row.ratio(name))})" for name, value in row.others.items()]
 
 
-def _table(rows: list[Row]) -> str:
-    lines = ["| What | manyhands | Peers, same run | Aim |", "|---|---|---|---|"]
-    for row in rows:
-        peers = "<br>".join(
-            f"{name}: {charts.number(value)} (× {row.ratio(name):.2f})" for name, value in row.others.items()
-        )
-        lines.append(f"| {row.name} | {charts.number(row.ours)} {row.unit} | {peers} | {row.aim} |")
-    return "\n".join(lines)
+def _everybody(rows: list[Row]) -> list[str]:
+    """A line for each peer, and the same as ratios: a row with many peers is no line to read."""
+    names = [TITLE, *(name for name in dict.fromkeys(name for row in rows for name in row.others) if name != TITLE)]
+    head = ["", *(f"{HEADS[row.name]}, {row.unit}" for row in rows)]
+    figures = [[name, *(_figure(_of(row, name)) for row in rows)] for name in names]
+    ratios = [[name, *(_figure(row.ratio(name) if name in row.others else 0.0) for row in rows)] for name in names[1:]]
+    return [
+        *_lines([head, *figures, ["*aim*", *(row.aim for row in rows)]]),
+        "How many times better manyhands is; below 1 it is worse:\n",
+        *_lines([head, *ratios]),
+    ]
+
+
+def _of(row: Row, name: str) -> float:
+    """A name's figure in a row; 0 when it has none."""
+    return row.ours if name == (row.who or TITLE) else row.others.get(name, 0.0)
+
+
+def _figure(value: float) -> str:
+    return charts.number(value) if value else "–"
+
+
+def _lines(cells: list[list[str]]) -> list[str]:
+    first, *others = [f"| {' | '.join(each)} |" for each in cells]
+    return [first, "|---" * len(cells[0]) + "|", *others, ""]
+
+
+def _table(rows: list[Row]) -> list[str]:
+    head = ["What", "manyhands", "Peers, same run (× better)", "Aim"]
+    cells = [[row.name, f"{charts.number(row.ours)} {row.unit}", "<br>".join(beside(row)), row.aim] for row in rows]
+    return _lines([head, *cells])
 
 
 def _details(rows: list[Row]) -> list[str]:
     detail = next((row.detail for row in rows if "configuration" in row.detail), None)
     if detail is None:
         return []
-    body = ["## Where the processor time goes\n", "Microseconds for a submitted no-op, in all processes of a kind.\n"]
-    body += ["| | |", "|---|---|"]
-    body += [
-        f"| {name} | {', '.join(f'{role} {us:,.0f}' for role, us in cpu.items())} |"
+    spent = [
+        [name, ", ".join(f"{role} {charts.number(us)}" for role, us in cpu.items() if us)]
         for name, cpu in detail["cpu_us"].items()
     ]
-    body += ["", "## How each is set up\n", "| | |", "|---|---|"]
-    body += [f"| {name} | {said} |" for name, said in detail["configuration"].items()]
-    body += ["", "What each environment held, to the last version, is in the dated results.", ""]
+    body = ["## Where the processor time goes\n", "Microseconds for a submitted no-op, in all processes of a kind.\n"]
+    body += _lines([["", ""], *spent])
+    body += [
+        "## How each is set up\n",
+        *_lines([["", ""], *([name, said] for name, said in detail["configuration"].items())]),
+    ]
+    body += ["What each environment held, to the last version, is in the dated results.", ""]
     if detail["absent"]:
         body += ["Not in this run:\n", *(f"* {name}: {why.splitlines()[0]}" for name, why in detail["absent"].items()), ""]
     return body

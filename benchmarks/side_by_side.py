@@ -100,7 +100,7 @@ def row(
         if (values := [run[measure][key] for run in got if key in run.get(measure, {})])
     }
     mine = value.pop(BY_NAME[ours].title, 0.0)
-    return Row(name, unit, mine, {**value, **(others or {})}, aim, is_less_better=less)
+    return Row(name, unit, mine, {**value, **(others or {})}, aim, is_less_better=less, who=BY_NAME[ours].title)
 
 
 def memory(found: Found) -> Row:
