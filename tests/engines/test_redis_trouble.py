@@ -250,3 +250,41 @@ def test_a_put_that_the_kill_left_open_is_made_once(serve: Serve) -> None:
         assert [d.message.body for d in peer.lease("q", 9)] == [b"before", b"open"]
     finally:
         own.close()
+
+
+def test_what_did_not_fit_into_the_step_that_broke_is_sent_as_well(place: Place, admin: redis.Redis) -> None:
+    peer, total = place.peer(), 1500
+    peer.ping()
+    requests = [peer.put_request("q", message(str(n).encode())) for n in range(total)]
+    done = threading.Event()
+
+    def cut() -> None:
+        while not done.is_set():
+            cut_connections(admin, "normal")
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    try:
+        pending = peer.start_all(*requests)
+        done.wait(0.2)
+    finally:
+        done.set()
+        cutter.join()
+    for each in pending:
+        each.expect(events.Done)
+    assert [d.message.body for d in peer.lease("q", total * 2)] == [str(n).encode() for n in range(total)]
+
+
+def test_a_goodbye_said_while_redis_is_away_is_heard_when_it_is_back(serve: Serve) -> None:
+    own = Place(serve())
+    try:
+        leaver, other = own.peer(Limits(lease_s=60.0)), own.peer()
+        other.put_bodies("q", b"work")
+        leaver.take("q")
+        own.server.kill()
+        leaver.goodbye()
+        own.server.start()
+        assert other.take("q").message.body == b"work"
+        assert not other.sees(leaver)
+    finally:
+        own.close()

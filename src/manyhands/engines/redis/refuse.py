@@ -15,6 +15,9 @@ from manyhands.model import MAX_PRIORITY, MIN_PRIORITY, Kind, Limits, Message, O
 MAX_NUMBER = 2**53
 """Lua counts in doubles; a larger seq or bound would be another number there."""
 
+MAX_MESSAGES = 500_000
+"""Redis takes about a million arguments in a call, and does nothing else while it stores them."""
+
 _KINDS = frozenset(int(kind) for kind in Kind)
 _SETTLES = frozenset(int(kind) for kind in SettleKind)
 _OF_CALLS = (
@@ -93,6 +96,10 @@ def _check_put(request: events.Put, limits: Limits) -> None:
         raise Refused(
             "usage",
             f"{len(request.causes)} causes for {len(request.messages)} messages; each has one, or none has",
+        )
+    if len(request.messages) > MAX_MESSAGES:
+        raise Refused(
+            "usage", f"{len(request.messages):,} messages in one put are more than {MAX_MESSAGES:,}; put fewer at a time"
         )
     for message in request.messages:
         _check_size(message.body, limits, "body")

@@ -146,15 +146,18 @@ class Writer:
             port, requests = item
             if self._ports.get(port.session) is not port:
                 continue
-            for request in requests:
+            for i, request in enumerate(requests):
+                if size >= _STEP_BYTES or len(sent) >= _STEP_REQUESTS:
+                    todo.appendleft((port, requests[i:]))  # a step may fail, and these are not noted as sent yet
+                    break
                 encoded = self._encoded(port, request)
                 if encoded:
                     sent.append((port, request))
                     args += encoded
                     size += sum(map(len, encoded))
-                if size >= _STEP_BYTES or len(sent) >= _STEP_REQUESTS:
-                    self._step(args, sent)
-                    args, sent, size = [], [], 0
+            if size >= _STEP_BYTES or len(sent) >= _STEP_REQUESTS:
+                self._step(args, sent)
+                args, sent, size = [], [], 0
         self._step(args, sent)
 
     def _handle(self, item: Special) -> None:
@@ -326,9 +329,14 @@ class Writer:
     def _detach(self, port: RedisPort, *, goodbye: bool) -> None:
         if self._ports.get(port.session) is not port:
             return
-        del self._ports[port.session]
         what: tuple[Any, ...] = (15,) if goodbye else ("detach",)
-        self._deliver(self._call(script.operation(what, port.session, port.gen)).replies)
+        try:
+            answer = self._call(script.operation(what, port.session, port.gen))
+        except Unreachable:
+            self._todo.appendleft(Detaching(port, goodbye))
+            raise
+        del self._ports[port.session]
+        self._deliver(answer.replies)
 
     def _taken(self, session: str) -> None:
         port = self._ports.pop(session, None)
