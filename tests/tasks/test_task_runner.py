@@ -166,6 +166,7 @@ def test_run_runs_everything(task_runner: TaskRunner) -> None:
     futures = [act.submit(ORDER), sleepless.submit(4), steps.options(delay_s=9).submit(2)]
     assert task_runner.run() == 4
     assert [future.done() for future in as_completed(futures, timeout=20)] == [True] * 3
+    assert {stats.unfinished for stats in task_runner.client.stats().queues} == {0}, "join of calls has an end"
 
 
 def test_coroutines_tasks_of_tasks_and_progress(task_runner: TaskRunner) -> None:

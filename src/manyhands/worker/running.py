@@ -117,12 +117,12 @@ class CallWork:
         if n == sent:
             return Settlement(self.token, SettleKind.RELEASE)
         if not self._is_pack:
-            return Settlement(self.token, result=self._result_of_one())
+            return Settlement(self.token, is_task_done=True, result=self._result_of_one())
         part = self._result(n)
         while part is None:
             n = sent + (n - sent) // 2
             part = self._result(n)
-        return Settlement(self.token, result=part, calls=n - sent)
+        return Settlement(self.token, is_task_done=True, result=part, calls=n - sent)
 
     @property
     def is_too_much(self) -> bool:
@@ -152,7 +152,8 @@ class CallWork:
         outcomes = Outcomes()
         outcomes.fail(error, is_ours=True)
         outcomes.took(1, self.timeout_s)
-        return Settlement(self.token, result=self._sealed(outcomes, index, 1), calls=1 if self._is_pack else 0)
+        result = self._sealed(outcomes, index, 1)
+        return Settlement(self.token, is_task_done=True, result=result, calls=1 if self._is_pack else 0)
 
     def _result(self, end: int) -> bytes | None:
         """The outcomes from the first that was not reported; None: more than one, and too much for one message."""
@@ -297,7 +298,7 @@ class TaskWork:
                 result = self._sealed(pack_value(self._call.task, self._value, self._seconds))
                 if len(result) > self._runner.limit_bytes:
                     raise _too_large(len(result), self._runner.limit_bytes)
-                return Settlement(self.token, result=result)
+                return Settlement(self.token, is_task_done=True, result=result)
             except ManyhandsError as trouble:
                 error = trouble
         return self._failed(error, self._seconds)
@@ -314,7 +315,8 @@ class TaskWork:
     def _failed(self, error: BaseException, seconds: float) -> Settlement:
         verdict = after(error, self._delivery.attempt, self._call, self._runner.unit())
         result = None if verdict.kind == SettleKind.NACK else self._sealed(pack_error(error, seconds))
-        return Settlement(self.token, verdict.kind, delay_s=verdict.delay_s, reason=verdict.reason, result=result)
+        is_done = verdict.kind == SettleKind.ACK  # a dead letter is counted as such
+        return Settlement(self.token, verdict.kind, is_done, verdict.delay_s, verdict.reason, result)
 
     def _sealed(self, body: bytes) -> bytes:
         return self._runner.codec.sealed(self._queue, self._delivery.message.id, PLAIN, [body], Kind.TASK)
