@@ -288,7 +288,7 @@ class Reclaim(_Event, array_like=True, frozen=True, tag=36):
 
 class Offer(_Event, array_like=True, frozen=True, tag=37):
     """What this session can run beside what every worker can: parked messages that need one of these may be handed to it,
-    ahead of others. Replaces the session's earlier offer; lasts as long as the session. Who parks what it offered has
+    ahead of others. Replaces the session's earlier offer; made again after each reconnect. Who parks what it offered has
     taken that need out of its offer. No reply."""
 
     needs: list[str]

@@ -253,12 +253,15 @@ def test_a_report_is_sent_again_and_fails_where_its_lease_was_forgotten() -> Non
     assert sent == []
 
 
-def test_an_engine_that_forgot_the_session_hears_its_newest_offer_again() -> None:
+def test_the_newest_offer_is_made_again_after_each_reconnect() -> None:
     client, server = open_pair()
     client.send([Offer(["old"]), Offer(["task:mail.send"]), Lease(1, "q")])
     heard(client, server)
-    assert again(client)[2] == [Lease(1, "q")]
-    assert again(client, FORGOT)[2] == [Lease(1, "q"), Offer(["task:mail.send"])]
+    for attached in (ATTACHED, FORGOT):
+        assert again(client, attached)[2] == [Lease(1, "q"), Offer(["task:mail.send"])]
+    client.connection_lost(3.0)
+    client.send([Offer(["task:newer"])])
+    assert again(client)[2] == [Lease(1, "q"), Offer(["task:newer"])]
 
 
 def test_a_child_names_its_parent_each_time() -> None:

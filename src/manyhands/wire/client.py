@@ -118,7 +118,7 @@ class ClientWire:
         self._session = session
         self._name = attach_name
         self._parent = parent
-        self._offer: Offer | None = None  # the newest; an engine that forgot the session is told it again
+        self._offer: Offer | None = None  # the newest; told again after each reconnect
         self._where = where
         self._heartbeat_s = heartbeat_s
         self._max_body_bytes = max_body_bytes
@@ -415,6 +415,8 @@ class ClientWire:
             self._withdrawn.clear()
             # What was queued meanwhile is in _unanswered too, but for the requests without a reply.
             silent = [request for request in self._queue if type(request) in _NO_REPLY]
+            if self._offer is not None and self._offer not in silent:
+                silent.append(self._offer)  # an engine keeps no offers on its disk
             early = [request for request in silent if type(request) in _BEFORE_RESENDING]
             late = [request for request in silent if type(request) not in _BEFORE_RESENDING]
             self._queue = early + [self._unanswered[rid] for rid in sorted(self._unanswered, key=abs)] + late
@@ -429,8 +431,6 @@ class ClientWire:
             self._held.difference_update(token for token in attached.lost if token not in settling)
             return []
         self._held.clear()
-        if self._offer is not None and self._offer not in self._queue:
-            self._queue.insert(0, self._offer)
         puts = [request for request in self._unanswered.values() if isinstance(request, Put) and request.causes]
         reports = [request for request in self._unanswered.values() if isinstance(request, Report)]
         for rid in [one.rid for one in puts] + [one.rid for one in settles] + [one.rid for one in reports]:
