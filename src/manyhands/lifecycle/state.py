@@ -17,7 +17,7 @@ from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.streams import Stream
 from manyhands.lifecycle.timers import Timers
 from manyhands.lifecycle.waiting import Waiting, WaitingResult
-from manyhands.model import Limits
+from manyhands.model import Limits, Options
 
 
 class Step(NamedTuple):
@@ -55,6 +55,8 @@ class State:
         self.results: dict[str, ResultKept] = {}
         self.pieces: dict[str, list[ResultKept]] = {}
         """By the pack's id: results of its calls."""
+        self.options = Options()
+        """Those of the last message that was put with some and was no pack; good, and shared by those that equal them."""
         self.result_waits: dict[str, list[WaitingResult]] = {}
         self.known: dict[str, float] = {}
         """Caller-given ids: 0 while their message is here, else until when (UTC seconds) they are remembered."""
