@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from manyhands.auth import Keyring
 from manyhands.calls import bodies
 from manyhands.client.calling.functions import FunctionCalls
+from manyhands.client.calling.futures import CallFuture
 from manyhands.client.calling.session import CallSession
 from manyhands.client.calling.state import engine_queue
 from manyhands.codec import Codec
@@ -101,12 +102,15 @@ class Home:
             self.session.refuse(RuntimeError(ending.refusal()))
             for feed in self.session.feeds:
                 feed.cease()
-            # Those at the front are running, or a child that is being started is about to take them.
-            self.session.cancel_all([future for future in self.session.pending() if not future.running()])
+            self.session.cancel_all([future for future in self.session.pending() if not self._is_begun(future)])
         if wait:
             self.end()
         else:
             self._end_behind()
+
+    def _is_begun(self, future: CallFuture[Any]) -> bool:
+        """Whether not even to try to cancel this call: somebody else's workers may be away for ever, so the engine decides."""
+        return False
 
     def forsake(self) -> None:
         """The executor is garbage: its pending calls are finished all the same."""
@@ -171,6 +175,10 @@ class LocalHome(Home):
                 self._n_started = wanted
                 self.is_full = wanted == self._size
                 self._crew.start(wanted)
+
+    def _is_begun(self, future: CallFuture[Any]) -> bool:
+        # Those at the front are running, or a child that is being started is about to take them.
+        return future.running()
 
     def crew_changed(self) -> None:
         """A child became ready, failed or ended."""
