@@ -109,7 +109,7 @@ class Home:
             self._end_behind()
 
     def _is_begun(self, future: CallFuture[Any]) -> bool:
-        """Whether not even to try to cancel this call: somebody else's workers may be away for ever, so the engine decides."""
+        """Whether not even to try to cancel it: workers elsewhere may be away for ever, so there the engine decides."""
         return False
 
     def forsake(self) -> None:
