@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from conftest import Start
 from manyhands.auth import Keyring
 from manyhands.worker import block
 from manyhands.worker.crew import Crew
@@ -92,6 +93,40 @@ def test_a_closed_crew_leaves_no_process_no_thread_no_descriptor_and_no_file(
         assert not list(tmp_path.glob("*.block"))
         left.append((set(threading.enumerate()), len(os.listdir("/proc/self/fd"))))
     assert left[0] == left[1]
+
+
+FORKS = """
+import os, sys, time
+from manyhands.auth import Keyring
+from manyhands.engines.memory import MemoryEngine
+from manyhands.server import SocketServer
+from manyhands.worker.crew import Crew
+keyring = Keyring("a key")
+engine = MemoryEngine()
+server = SocketServer(engine, host="127.0.0.1", port=0, keyring=keyring)
+server.start()
+crew = Crew(server.address, keyring, engine=engine, queues=["default"], size=2)
+crew.start()
+while [child.state for child in crew.children] != ["ready", "ready"]:
+    time.sleep(0.01)
+forked = os.fork()
+if forked:
+    print(*[child.pid for child in crew.children], flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc to see what is left")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_children_die_with_their_parent_though_a_copy_of_it_lives_on(start: Start) -> None:
+    program = start("forks", "-W", "ignore::DeprecationWarning", "-c", FORKS)
+    program.prints("\n")
+    pids = list(map(int, program.out.split()))
+    (copy,) = set(children_of(program.process.pid)) - set(pids)
+    program.kill()
+    eventually(lambda: not any(map(is_alive, pids)), "no child is left", timeout_s=5.0)
+    assert is_alive(copy)
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="elsewhere this is the only way")

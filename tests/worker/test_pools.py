@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,3 +127,9 @@ def test_a_coroutine_that_outlasts_the_grace_goes_back(cluster: Cluster) -> None
 def test_what_cannot_work_is_said_in_a_sentence(options: dict[str, Any], says: str) -> None:
     with pytest.raises(mh.UsageError, match=says):
         mh.Worker(**{"authkey": KEY, **options}).run()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this platform has no fork")
+def test_a_parent_with_threads_is_not_forked() -> None:
+    with pytest.raises(mh.UsageError, match="forkserver"):
+        mh.Worker("tcp://127.0.0.1:1", authkey=KEY, mp_context=multiprocessing.get_context("fork"))

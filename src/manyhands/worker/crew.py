@@ -278,10 +278,8 @@ class Crew:
         return self._supervisor.is_stopped(event, self._look)
 
     def close_in_child(self) -> None:
-        """After a fork (see _forks): the children are the parent's."""
+        """After a fork (see _forks): the children are the parent's. Their processes close their copies themselves."""
         self._is_foreign = True
-        for member in self._members.values():
-            member.process.close_in_child()
 
     # -- the crew's thread
 

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from manyhands import _forks
 from manyhands.worker.settings import ChildSettings, as_bytes, command
 
 _PIPE_BYTES = 32 * 1024
@@ -67,10 +68,6 @@ class ChildProcess(Protocol):
         """Release what belongs to it here, once it has ended."""
         ...
 
-    def close_in_child(self) -> None:
-        """After a fork: close this process's copies, so that the parent's death is still seen."""
-        ...
-
 
 Starter = Callable[[ChildSettings], ChildProcess]
 
@@ -103,6 +100,7 @@ class FreshProcess:
         finally:
             if theirs is not None:
                 theirs.close()
+        _forks.watch(self)
         self.pid = self._popen.pid
         self._sentinel, self._closes = _sentinel(self._popen)
         data = as_bytes(settings)
@@ -147,6 +145,7 @@ class FreshProcess:
         self._popen.kill()
 
     def close(self) -> None:
+        _forks.forget(self)
         self._popen.wait()
         assert self._popen.stdin is not None
         with contextlib.suppress(OSError):  # a buffer that nobody reads any more
@@ -156,6 +155,7 @@ class FreshProcess:
         self._closes()
 
     def close_in_child(self) -> None:
+        """After a fork (see _forks): a copy of these ends would keep the child from seeing that its parent is gone."""
         assert self._popen.stdin is not None
         with contextlib.suppress(OSError):
             os.close(self._popen.stdin.fileno())
@@ -175,12 +175,14 @@ class ContextProcess:
         from manyhands.worker.child import run_in_process  # the parent itself needs nothing of it
 
         self._ours, theirs = context.Pipe()
+        _forks.watch(self)
         try:
             self._process = context.Process(  # type: ignore[attr-defined]
                 target=run_in_process, args=(as_bytes(settings), theirs), name="manyhands-child", daemon=True
             )
             self._process.start()
         except BaseException:
+            _forks.forget(self)
             self._ours.close()
             raise
         finally:
@@ -216,11 +218,13 @@ class ContextProcess:
         self._process.kill()
 
     def close(self) -> None:
+        _forks.forget(self)
         self._process.join()
         self._process.close()
         self._ours.close()
 
     def close_in_child(self) -> None:
+        """As FreshProcess's."""
         with contextlib.suppress(OSError):
             os.close(self._ours.fileno())
 

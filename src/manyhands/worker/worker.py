@@ -86,7 +86,7 @@ class Worker:
         imports: modules that register tasks, imported by each child.
         grace_s: how long running calls have when the worker is told to stop.
         initializer, initargs: called once in each child before its first call.
-        mp_context: start children by this multiprocessing context instead of as fresh interpreters.
+        mp_context: start children by this multiprocessing context, spawn or forkserver, instead of as fresh interpreters.
         max_tasks_per_child: a child is replaced after so many calls; None is never.
         max_memory_bytes: a child that uses more is replaced, and the call that it runs ends with it; None is no limit.
         tasks_only: refuse everything but registered tasks; then nothing that arrives is ever unpickled.
@@ -129,6 +129,11 @@ class Worker:
             raise UsageError(
                 f"The pool {pool!r} has no children that could be limited or replaced; leave max_memory_bytes, "
                 "max_tasks_per_child, mp_context and reload out, or use the pool 'process'."
+            )
+        if mp_context is not None and mp_context.get_start_method() == "fork":
+            raise UsageError(
+                "mp_context is fork, and a copy of a process with threads may hang at a lock that one of them held; "
+                "leave it out, or pass multiprocessing.get_context('forkserver') or 'spawn'."
             )
         self.url = find_url(url)
         self.queues = tuple(queues)
