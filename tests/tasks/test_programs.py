@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,20 @@ def test_coroutines_run_side_by_side_in_an_event_loop_and_by_themselves_in_proce
     others = 2 if pool == "async" else 0
     futures = [deeds.meet.submit(others) for _ in range(3)]
     assert min(future.result(WAIT_S) for future in futures) > others
+
+
+@pytest.mark.parametrize("pool", ["process", "thread"])
+def test_a_worker_finds_modules_where_it_is_started(
+    start: Start, server: mh.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: str
+) -> None:
+    text = "import manyhands as mh\n@mh.task(queue='near')\ndef here() -> str:\n    return __file__\n"
+    (tmp_path / f"near_{pool}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module(f"near_{pool}")
+    # -P: as a command that is installed, python does not put the current folder into sys.path by itself.
+    words = ("-P", "-m", "manyhands", "worker", server.url, "--queues", "near", "--import", module.__name__, "--pool", pool)
+    start("worker", *words).prints("works for")
+    assert module.here.submit().result(WAIT_S) == module.__file__
 
 
 def test_asyncio_programs_submit_and_await_tasks(start: Start, server: mh.Server) -> None:

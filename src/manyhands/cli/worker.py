@@ -70,6 +70,9 @@ def worker(
              manyhands worker --queues mail,default --import myapp.tasks --tasks-only
              manyhands worker --max-memory 500M --max-tasks-per-child 1000 --healthz 127.0.0.1:8080
     """
+    here = os.getcwd()
+    if here not in sys.path:  # as `python -m manyhands` has it: modules of tasks lie where the worker is started
+        sys.path.insert(0, here)
     log_to_streams(logging.WARNING if quiet or as_json else logging.INFO)
     working = Worker(
         url,
