@@ -54,7 +54,9 @@ UNPICKLERS = frozenset({"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "
 UNPICKLES = "codec"
 DRIVERS = {"redis": "engines.redis", "valkey": "engines.redis", "nats": "engines.nats", "sqlite3": "engines.sqlite"}
 OPENS_ENGINES = "engines.opening"  # turns a store's URL into an engine, so it must name them all
-CHILD, CHILD_NEEDS = "worker.child", (0, 1)
+CHILD_PARTS = ("block", "child", "keeper", "line", "pacing", "running", "settings", "work", "working")
+CHILD = frozenset(f"worker.{part}" for part in CHILD_PARTS)
+CHILD_NEEDS = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def drivers_stay_home(found: Import) -> str | None:
 
 def child_stays_small(found: Import) -> str | None:
     """A worker's child starts fast: it needs floors 0 and 1 only."""
-    if found.module != CHILD or found.own is None or found.for_types_only or unit(found.own) == "worker":
+    if found.module not in CHILD or found.own is None or found.for_types_only or found.own in CHILD:
         return None
     if PLACE.get(unit(found.own), (9, 0))[0] in CHILD_NEEDS:
         return None
@@ -250,6 +252,11 @@ PLANTED = {
     ),
     "one engine using another, relatively": ("engines/sqlite.py", "from .memory import MemoryEngine\n", "never each other"),
     "a driver outside its engine": ("cli/status.py", "import sqlite3\n", "belongs to engines.sqlite alone"),
+    "a part of the child that needs the parent's": (
+        "worker/line.py",
+        "from manyhands.worker.crew import Crew\n",
+        "starts fast",
+    ),
     "a heavy worker child": ("worker/child.py", "from manyhands.engines.base import Port\n", "starts fast"),
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 from manyhands._bridge import Mailbox, new_loop
 from manyhands.model import Delivery, SettleKind, Settlement
 from manyhands.worker.inside import Inside
-from manyhands.worker.running import TaskWork, Work
+from manyhands.worker.work import TaskWork, Work
 
 
 class AsyncPool(Inside):

@@ -10,7 +10,7 @@ from typing import Any
 from manyhands.model import Delivery, Settlement
 from manyhands.worker.inside import Inside
 from manyhands.worker.pacing import claim
-from manyhands.worker.running import Work
+from manyhands.worker.work import Work
 
 REPORT_S = 0.02
 """Finished calls of a pack wait no longer for the others of it, but for the one that runs."""
