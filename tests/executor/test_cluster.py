@@ -16,7 +16,7 @@ import pytest
 
 import manyhands as mh
 from executor import jobs
-from manyhands.errors import WorkerCrashed
+from manyhands.errors import ServerUnavailable, WorkerCrashed
 from manyhands.worker.crew import Crew
 
 pytestmark = pytest.mark.programs
@@ -139,3 +139,29 @@ def test_asyncio_awaits_calls_and_maps(cluster: Cluster) -> None:
                     break
 
     asyncio.run(main())
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("is_durable", [False, True])
+def test_calls_outlive_the_restart_of_a_durable_server_and_end_with_a_sentence_at_one_in_memory(
+    is_durable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manyhands.client.calling.helper.LOOK_S", 0.1)
+    store = f"sqlite:///{tmp_path}/jobs.db" if is_durable else "memory://"
+    server = mh.serve("tcp://127.0.0.1:0", KEY, store)
+    crew = Crew(server.url, server._keyring, queues=["default"], size=1)
+    crew.start()
+    with mh.Executor(url=server.url, authkey=KEY) as executor:
+        assert executor.submit(abs, -1).result(DEADLINE_S) == 1
+        futures = [executor.submit(jobs.pid_after, 0.1) for _ in range(5)]
+        assert futures[0].id
+        server.stop()
+        server = mh.serve(server.url, KEY, store)
+        if is_durable:
+            assert all(future.result(DEADLINE_S) for future in futures)
+        else:
+            with pytest.raises(ServerUnavailable, match="its queues were in its memory, so this call is lost"):
+                futures[-1].result(DEADLINE_S)
+        assert executor.submit(abs, -2).result(DEADLINE_S) == 2
+    crew.close()
+    server.stop()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manyhands.auth import Keyring
 from manyhands.calls import bodies
+from manyhands.client.calling.cancelling import cancel_all
 from manyhands.client.calling.functions import FunctionCalls
 from manyhands.client.calling.futures import CallFuture
 from manyhands.client.calling.session import CallSession
@@ -102,7 +103,7 @@ class Home:
             self.session.refuse(RuntimeError(ending.refusal()))
             for feed in self.session.feeds:
                 feed.cease()
-            self.session.cancel_all([future for future in self.session.pending() if not self._is_begun(future)])
+            cancel_all(self.session, [future for future in self.session.pending() if not self._is_begun(future)])
         if wait:
             self.end()
         else:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from manyhands.client.calling.cancelling import cancel
 from manyhands.errors import UsageError
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class CallFuture(Future[T]):
         """
         if self._state in _OVER:
             return self._state != _FINISHED
-        return self._session.cancel(self, is_running_too=running)
+        return cancel(self._session, self, is_running_too=running)
 
     def done(self) -> bool:
         """Whether it was cancelled or has ended."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from manyhands._waiter import Waiter
 from manyhands.calls import bodies
+from manyhands.client.calling.cancelling import cancel_messages
 from manyhands.client.calling.state import PACK_CALLS, Group, Sent
 from manyhands.codec.pickles import Pickled
 from manyhands.errors import ManyhandsError
@@ -320,4 +321,4 @@ class Mapping:
         parts = [part for part in self._parts if not part.is_over]
         self._parts.clear()
         if parts:
-            self._session.cancel_messages(self._group, [part.call_sent for part in parts if part.call_sent is not None])
+            cancel_messages(self._session, self._group, [part.call_sent for part in parts if part.call_sent is not None])

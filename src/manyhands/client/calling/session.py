@@ -16,13 +16,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from manyhands._waiter import Waiter
 from manyhands.calls import bodies
+from manyhands.client.calling.awaiting import Asked, Fed, Futures, setup_failed
 from manyhands.client.calling.futures import CallFuture, deliver
+from manyhands.client.calling.helper import LOOK_S, Helper
 from manyhands.client.calling.state import Awaiting, CallState, Group, Sent
 from manyhands.client.session import ANSWER_S, GONE_S, session_name
 from manyhands.codec import Codec, check_size
@@ -33,12 +34,10 @@ from manyhands.errors import (
     ServerGone,
     ServerUnavailable,
     TaskCancelled,
-    WorkerCrashed,
     from_code,
 )
 from manyhands.events import (
     Attach,
-    Cancel,
     Cancelled,
     Closing,
     Collected,
@@ -55,45 +54,6 @@ from manyhands.model import Ended, Message
 
 log = logging.getLogger(__name__)
 
-LATE_S = 0.001
-"""What was left to gather is sent after this."""
-LOOK_S = 5.0
-"""How often the helper looks whether the server has come back without what was there."""
-
-
-class Fed(Protocol):
-    """What gives more calls as results come in."""
-
-    def feed(self) -> None: ...
-
-    def finish(self) -> None:
-        """The executor is being shut down: give the rest, or stop."""
-
-    def cease(self) -> None:
-        """Give nothing more."""
-
-
-class _Futures:
-    """The futures of one message's calls."""
-
-    __slots__ = ("futures",)
-
-    def __init__(self, futures: list[CallFuture[Any]]) -> None:
-        self.futures = futures
-
-    def sent(self, sent: Sent, first: int) -> None:
-        for index, future in enumerate(self.futures, first):
-            future._sent = sent
-            future._index = index
-
-    def ended(self, first: int, values: Sequence[Any], failed: dict[int, BaseException]) -> None:
-        futures = self.futures
-        deliver(futures if not first else futures[first:], values, failed)
-
-    def cancelled(self, first: int, n: int) -> None:
-        for future in self.futures[first : first + n]:
-            future.cancel_quietly()
-
 
 class CallSession:
     """A session at an engine, for any number of threads, through which calls are sent.
@@ -107,18 +67,15 @@ class CallSession:
         prefix, ids = secrets.token_hex(8), count(1)
         self.new_id: Callable[[], str] = lambda: f"{prefix}-{next(ids):x}"
         """Makes message ids."""
-        self.state = CallState(codec, secrets.token_hex(16), self.new_id, _Futures)
+        self.state = CallState(codec, secrets.token_hex(16), self.new_id, Futures)
         self.lock = threading.Lock()
         """Guards the state. Held for moments, and never while anything is sent or rebuilt."""
         self._sending = threading.Lock()
-        self._signal = threading.Lock()
-        self._signal.acquire()
-        self._helper: threading.Thread | None = None
-        self._is_late = False
+        self._helper = Helper(self)
         self._inbox: deque[Reply] = deque()
         self._leader: Waiter | None = None
         self._leading_thread = 0
-        self._asked: dict[int, _Asked] = {}
+        self._asked: dict[int, Asked] = {}
         self._feeds: dict[Fed, None] = {}
         self._closing_at = 0.0
         self.width = 1
@@ -128,8 +85,8 @@ class CallSession:
         """Why no more calls are taken; the pending ones go on."""
         self.gone: Exception | None = None
         """Why no call will be answered any more."""
-        self.on_idle: Callable[[], None] | None = None
-        """Called, in any thread, when the last call has ended."""
+        self._idle: list[Waiter] = []
+        """Of those who wait for the last call's end."""
         self.on_setup_failed: Callable[[BaseException], None] | None = None
         """Called when an initializer failed in a worker."""
         self.port = engine.attach(Attach(secrets.token_hex(16), session_name(), is_here=True), self._on_replies)
@@ -157,16 +114,16 @@ class CallSession:
             is_due = self.state.add(group, argument, future)
         if is_due:
             self.flush()
-        elif not self._is_late:
-            self._is_late = True
-            self._rouse_helper()
+        elif not self._helper.is_late:
+            self._helper.is_late = True
+            self._helper.rouse()
         return future
 
     def _submit_alone(self, group: Group, pickled: Pickled, future: CallFuture[Any]) -> None:
         if self.refusal is not None:
             raise self.refusal
         body = group.prefix.encode_alone(pickled, group.python)  # now: the caller may change its arrays
-        self.add_body(group, body, 1, _Futures([future]))
+        self.add_body(group, body, 1, Futures([future]))
         self.flush()
 
     def submit_message(self, group: Group, message: Message) -> CallFuture[Any]:
@@ -177,17 +134,17 @@ class CallSession:
         """
         with self.lock:
             known = self.state.sent.get(message.id)
-            if known is not None and isinstance(known.awaiting, _Futures):
+            if known is not None and isinstance(known.awaiting, Futures):
                 return known.awaiting.futures[0]
             if self.refusal is not None:
                 raise self.refusal
             future: CallFuture[Any] = CallFuture(self)
-            is_due = self.state.add_message(group, message, 1, _Futures([future]))
+            is_due = self.state.add_message(group, message, 1, Futures([future]))
         if is_due:
             self.flush()
-        elif not self._is_late:
-            self._is_late = True
-            self._rouse_helper()
+        elif not self._helper.is_late:
+            self._helper.is_late = True
+            self._helper.rouse()
         return future
 
     def add_body(self, group: Group, body: bytes, n: int, awaiting: Awaiting) -> None:
@@ -210,7 +167,6 @@ class CallSession:
         while state.has_output and sending.acquire(False):
             try:
                 with self.lock:
-                    self._is_late = False
                     requests = state.take()
                 if requests:
                     self.port.send(requests)
@@ -220,6 +176,23 @@ class CallSession:
                 sending.release()
             if self.gone is not None:
                 raise self.gone
+
+    def send(self, request: Request) -> None:
+        """Send a request beside the calls.
+
+        Raises:
+            ServerUnavailable: the session has ended.
+        """
+        with self._sending:
+            self.port.send([request])
+        self.flush()  # who came meanwhile left its calls to us
+
+    def settle_sending(self) -> None:
+        """Put every call that was submitted until now into a message."""
+        self.flush()
+        with self._sending:
+            pass
+        self.flush()
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
@@ -233,9 +206,10 @@ class CallSession:
         if leader is not None:
             leader.nudge()
         else:
-            self._rouse_helper()
+            self._helper.rouse()
 
-    def _take_inbox(self) -> None:
+    def take_inbox(self) -> None:
+        """Hand out what an engine in this process left."""
         inbox = self._inbox
         while inbox:
             try:
@@ -265,7 +239,7 @@ class CallSession:
                 if self._is_here:
                     self._end(ServerUnavailable("The engine was closed in this process, so its calls were not finished."))
                 else:
-                    self._rouse_helper()
+                    self._helper.rouse()
 
     def _take_results(self, collected: Collected) -> None:
         ended = collected.ended
@@ -281,21 +255,19 @@ class CallSession:
                 self.flush()
             except ManyhandsError:
                 log.debug("no more results are fetched, because the session has ended")
-        if self.on_idle is not None and self._is_idle():
-            self.on_idle()
+        self._look_whether_idle()
 
     def _take_outcome(self, outcome: Outcome) -> None:
         with self.lock:
             self.state.fetched(outcome.rid)
         if outcome.value is not None:
             self._take_result(Ended(outcome.id, outcome.value))
-        if self.on_idle is not None and self._is_idle():
-            self.on_idle()
+        self._look_whether_idle()
 
     def _take_progress(self, told: Progressed) -> None:
         with self.lock:
             found = self.state.whose(Ended(told.id))
-        if found is not None and isinstance(found[0].awaiting, _Futures):
+        if found is not None and isinstance(found[0].awaiting, Futures):
             found[0].awaiting.futures[found[1]].progress = (told.done, told.total, told.note)
 
     def _take_result(self, ended: Ended) -> None:
@@ -323,7 +295,7 @@ class CallSession:
             self._fail(sent, range(first, first + n), error)
             return
         if read.is_setup_failed:
-            broken = _setup_failed(read.failed)
+            broken = setup_failed(read.failed)
             read.failed.update(dict.fromkeys(read.failed, broken))
             if self.on_setup_failed is not None:
                 self.on_setup_failed(broken)
@@ -394,7 +366,7 @@ class CallSession:
             while not waiter.is_set and not is_over():
                 waiter.is_nudged = False
                 if is_leader and self._inbox:
-                    self._take_inbox()
+                    self.take_inbox()
                     continue
                 left = -1.0 if deadline is None else deadline - time.monotonic()
                 if deadline is not None and left <= 0:
@@ -407,7 +379,7 @@ class CallSession:
             if is_leader:
                 self._leader = outer
                 if self._inbox and outer is None:
-                    self._rouse_helper()
+                    self._helper.rouse()
 
     @staticmethod
     def _wait_by_condition(future: CallFuture[Any], deadline: float | None) -> None:
@@ -422,12 +394,18 @@ class CallSession:
         """Wait until every call that was submitted has ended."""
         while not self._is_idle() and self.gone is None:
             waiter = Waiter()
-            before, self.on_idle = self.on_idle, _both(self.on_idle, waiter)
+            self._idle.append(waiter)
             try:
                 self.flush()
                 self.wait_with(waiter, time.monotonic() + LOOK_S, self._is_idle)
             finally:
-                self.on_idle = before
+                self._idle.remove(waiter)
+
+    def _look_whether_idle(self) -> None:
+        if self._idle and (self._is_idle() or self.gone is not None):
+            for waiter in list(self._idle):
+                if not waiter.is_set:
+                    waiter.set()
 
     def _is_idle(self) -> bool:
         return not self.state.n_left and not self.state.n_open and not self._feeds
@@ -452,8 +430,7 @@ class CallSession:
         deliver(opened, [None] * len(opened), dict.fromkeys(range(len(opened)), error))
         for sent in lost:
             self._fail(sent, sent.missing(), error)
-        if self.on_idle is not None and self._is_idle():
-            self.on_idle()
+        self._look_whether_idle()
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
@@ -462,10 +439,9 @@ class CallSession:
         with self.lock:
             request = make(self.state.next_rid())
         rid = request.rid  # type: ignore[union-attr]
-        asked = self._asked[rid] = _Asked()
+        asked = self._asked[rid] = Asked()
         try:
-            with self._sending:
-                self.port.send([request])
+            self.send(request)
             self.wait_with(asked.waiter, time.monotonic() + ANSWER_S, asked.is_over)
         except ServerUnavailable as error:
             self._end(error)
@@ -487,69 +463,22 @@ class CallSession:
             asked.reply = reply
             asked.waiter.set()
 
-    def cancel(self, future: CallFuture[Any], *, is_running_too: bool = False) -> bool:
-        """Cancel one call; whether it was."""
-        if self.cancel_all([future], is_running_too=is_running_too):
-            return True
-        if is_running_too and not future.done():
-            # Its worker is being stopped, or it ends just now.
-            with contextlib.suppress(TimeoutError):
-                self.wait(future, ANSWER_S)
-        return future.cancelled()
-
     def is_running(self, future: CallFuture[Any]) -> bool:
         """Whether somebody has probably begun a call: it is among the first that were sent and have not ended."""
         with self.lock:
             sent = future._sent
             return sent is not None and self.state.is_running(sent, self.width)
 
-    def cancel_all(self, futures: Sequence[CallFuture[Any]], *, is_running_too: bool = False) -> int:
-        """Cancel calls that nobody has begun; how many were."""
-        n = 0
-        by_group: dict[Group, dict[str, CallFuture[Any]]] = {}
-        with self._sending, self.lock:  # so that none is on its way between the two places
-            groups = [group for group in self.state.groups() if group.open]
-            for future in futures:
-                sent = future._sent
-                if sent is not None:
-                    by_group.setdefault(sent.group, {})[sent.call_id(future._index)] = future
-                elif any(self.state.take_open(group, future) for group in groups):
-                    n += future.cancel_quietly()
-        for group, by_id in by_group.items():
-            reply = self.ask(partial(_cancel, queue=group.queue, ids=list(by_id), is_running_too=is_running_too))
-            if isinstance(reply, Cancelled):
-                for call_id in reply.ids:
-                    if call_id in by_id:
-                        n += self._cancelled(by_id.pop(call_id))
-            for future in by_id.values():
-                if not is_running_too:
-                    future.began()
-        return n
-
-    def cancel_messages(self, group: Group, messages: Sequence[Sent]) -> None:
-        """Take messages out of the queue of which nobody will have the results; waits for nothing."""
-        with self.lock:
-            request = Cancel(self.state.next_rid(), group.queue, [sent.id for sent in messages])
-        with contextlib.suppress(ServerUnavailable), self._sending:
-            self.port.send([request])
-
     def pending(self) -> list[CallFuture[Any]]:
         """The futures of calls that have not ended."""
         with self.lock:
             found = [future for group in self.state.groups() for future in group.awaiting]
             for sent in self.state.sent.values():
-                if isinstance(sent.awaiting, _Futures):
+                if isinstance(sent.awaiting, Futures):
                     found += sent.awaiting.futures
         return [future for future in found if not future.done()]
 
-    def _cancelled(self, future: CallFuture[Any]) -> bool:
-        sent = future._sent
-        assert sent is not None
-        with self.lock:
-            self.state.over(sent, future._index, 1)
-        return future.cancel_quietly() or future.cancelled()
-
-    # -- the helper ----------------------------------------------------------------------------------------------------
+    # -- maps, and what the helper looks after ---------------------------------------------------------------------------
 
     @property
     def feeds(self) -> list[Fed]:
@@ -563,41 +492,12 @@ class CallSession:
     def remove_feed(self, feed: Fed) -> None:
         self._feeds.pop(feed, None)
 
-    def _rouse_helper(self) -> None:
-        if self._helper is None:
-            with self.lock:
-                if self._helper is None and not self.is_closed:
-                    self._helper = threading.Thread(target=self._help, name="manyhands-calls", daemon=True)
-                    self._helper.start()
-        with contextlib.suppress(RuntimeError):  # it is roused already
-            self._signal.release()
+    @property
+    def must_look(self) -> bool:
+        """Whether calls are out at a server, which may vanish."""
+        return self.state.n_left > 0 and not self._is_here
 
-    def _help(self) -> None:
-        flush_at = 0.0
-        while not self.is_closed:
-            if flush_at:
-                timeout = max(0.0, flush_at - time.monotonic())
-            else:
-                timeout = LOOK_S if self.state.n_left and not self._is_here else -1.0
-            self._signal.acquire(timeout=timeout)
-            try:
-                if self._leader is None:
-                    self._take_inbox()
-                if not self._is_late:
-                    flush_at = 0.0
-                elif not flush_at:
-                    flush_at = time.monotonic() + LATE_S
-                elif time.monotonic() >= flush_at:
-                    flush_at = 0.0
-                    self._is_late = False
-                    self.flush()
-                self._look_after()
-            except ManyhandsError:
-                log.debug("the helper of a session that has ended")
-            except Exception:
-                log.exception("A bug in the client; calls may wait for ever")
-
-    def _look_after(self) -> None:
+    def look_after(self) -> None:
         """Give up calls that cannot end: the server is gone, or came back without them."""
         attached = self.port.attached
         if attached is not self._attached:
@@ -621,8 +521,7 @@ class CallSession:
             lost = [sent for message_id, sent in self.state.sent.items() if message_id not in under_way]
         for sent in lost:
             self._fail(sent, sent.missing(), error)
-        if self.on_idle is not None and self._is_idle():
-            self.on_idle()
+        self._look_whether_idle()
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -631,13 +530,9 @@ class CallSession:
         if self.is_closed:
             return
         self.is_closed = True
-        if self._helper is not None:
-            self._rouse_helper()
         self.port.detach(goodbye=True)
         self._end(ServerUnavailable("This client was closed before the call had ended."))
-        helper = self._helper
-        if helper is not None and helper is not threading.current_thread():
-            helper.join()
+        self._helper.stop()
 
     def _end(self, error: Exception) -> None:
         if self.gone is None:
@@ -646,40 +541,7 @@ class CallSession:
         self.fail_all(self.gone)
         for asked in list(self._asked.values()):
             asked.waiter.nudge()
-        if self.on_idle is not None:
-            self.on_idle()
-
-
-def _cancel(rid: int, queue: str, ids: list[str], is_running_too: bool) -> Cancel:
-    return Cancel(rid, queue, ids, is_running_too)
-
-
-class _Asked:
-    __slots__ = ("reply", "waiter")
-
-    def __init__(self) -> None:
-        self.reply: Reply | None = None
-        self.waiter = Waiter()
-
-    def is_over(self) -> bool:
-        return self.reply is not None
-
-
-def _both(first: Callable[[], None] | None, waiter: Waiter) -> Callable[[], None]:
-    def call() -> None:
-        if not waiter.is_set:
-            waiter.set()
-        if first is not None:
-            first()
-
-    return call
-
-
-def _setup_failed(failed: dict[int, BaseException]) -> BaseException:
-    cause = next(iter(failed.values()), None)
-    error = WorkerCrashed("The initializer failed in a worker, so no call of this executor can be run there.")
-    error.__cause__ = cause
-    return error
+        self._look_whether_idle()
 
 
 __all__ = ["CallSession"]

@@ -336,15 +336,6 @@ class CallState:
         """The ids of the messages whose put was not answered."""
         return {message_id for put in self._under_way.values() for message_id in put.ids}
 
-    def take_open(self, group: Group, future: Any) -> bool:
-        """Take back a call that was not put into a message; whether it was there."""
-        for index, one in enumerate(group.awaiting):
-            if one is future:
-                del group.awaiting[index], group.open[index]
-                self.n_open -= 1
-                return True
-        return False
-
     def take_all_open(self, group: Group) -> list[Any]:
         """Take back all calls of a group that were not put into a message; their futures."""
         futures = group.awaiting
