@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,6 +121,27 @@ def test_a_worker_finds_modules_where_it_is_started(
     words = ("-P", "-m", "manyhands", "worker", server.url, "--queues", "near", "--import", module.__name__, "--pool", pool)
     start("worker", *words).prints("works for")
     assert module.here.submit().result(WAIT_S) == module.__file__
+
+
+def test_an_executor_runs_tasks_as_it_does_functions_those_of_the_main_program_too(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        "import manyhands as mh\nfrom tasks import deeds\n@mh.task\ndef twice(n: int) -> int:\n    return 2 * n\n"
+        "with mh.Executor(1) as executor:\n"
+        "    print(executor.submit(twice, 4).result(), list(executor.map(deeds.add, [1, 2], [3, 4])))\n"
+    )
+    program = start("program", "program.py", env={"PYTHONPATH": str(TESTS)})
+    program.ends_quietly()
+    assert program.out == "8 [4, 6]\n"
+
+
+def test_the_page_s_own_test_of_a_task_passes(tmp_path: Path) -> None:
+    page = (TESTS.parent / "docs" / "tasks.md").read_text(encoding="utf-8")
+    programs = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "mail.py").write_text(programs[0])
+    (tmp_path / "test_mail.py").write_text(programs[-1])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_asyncio_programs_submit_and_await_tasks(start: Start, server: mh.Server) -> None:

@@ -53,7 +53,9 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<task {self.name} of queue {self.settings.queue!r}>"
 
-    def __reduce__(self) -> str:
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        if self.__module__ in MAIN:  # an Executor sends it by value, as it does with such a function
+            return type(self), (self.__wrapped__, self.settings, self.name)
         return self.__qualname__  # as a function's: its module has it under that name
 
     @property
