@@ -25,8 +25,11 @@ def cancel(state: State, session: Session, request: Cancel, now: Now) -> None:
     queue = state.queue(request.queue)
     held = _held(state, queue)
     wanted: dict[str, set[int]] = {}
+    alone: dict[str, Message | Entry] = {}
     done: list[str] = []
     for call_id in request.ids:
+        if call_id in alone:
+            continue
         found = _find(state, session, queue, call_id)
         if found is not None:
             if call_id in held:
@@ -37,7 +40,7 @@ def cancel(state: State, session: Session, request: Cancel, now: Now) -> None:
                 done.append(call_id)
             else:
                 _take_out(state, queue, found)
-                drop(state, queue, [found], "cancelled", now, "task_cancelled")
+                alone[call_id] = found
                 done.append(call_id)
             continue
         named = results.pack_of(call_id)
@@ -51,6 +54,8 @@ def cancel(state: State, session: Session, request: Cancel, now: Now) -> None:
         elif named[1] < _message(pack).options.calls:  # type: ignore[union-attr]
             wanted.setdefault(named[0], set()).add(named[1])
             done.append(call_id)
+    if alone:
+        drop(state, queue, list(alone.values()), "cancelled", now, "task_cancelled")
     for pack_id, parts in wanted.items():
         _from_pack(state, session, queue, pack_id, parts, now)
     state.reply(session, Cancelled(request.rid, done))

@@ -308,15 +308,25 @@ class Queue:
         return taken if not self.cancelled else self._not_cancelled(taken, max_n, numbers)
 
     def _not_cancelled(self, taken: list[Entry], max_n: int, numbers: Numbers) -> list[Entry]:
-        """What was taken, without what was cancelled; apart from `take`, so that those who never cancel pay nothing."""
+        """What was taken, with others in the place of what was cancelled; apart, so that who never cancels pays nothing."""
         cancelled, kept = self.cancelled, []
         for entry in taken:
             if entry.message.id in cancelled:
                 cancelled.remove(entry.message.id)
             else:
                 kept.append(entry)
-        if len(kept) < len(taken) == max_n:
-            kept += self.take(max_n - len(kept), numbers)
+        for lane in self.order:
+            while lane and len(kept) < max_n:
+                item = lane.popleft()
+                if type(item) is Entry:
+                    if item.place == GONE:
+                        self.gone_ready -= 1
+                    else:
+                        kept.append(item)
+                elif item.id in cancelled:  # type: ignore[union-attr]
+                    cancelled.remove(item.id)  # type: ignore[union-attr]
+                else:
+                    kept.append(Entry(numbers.take(), self.name, item))  # type: ignore[arg-type]
         return kept
 
     def clear(self) -> list[Message | Entry]:

@@ -24,6 +24,15 @@ class CancellingPromises(ContractBase):
         ]
 
     @needs("calls", "results")
+    def test_thousands_are_cancelled_at_once(self, stage: Stage) -> None:
+        caller, worker = stage.peer(), stage.peer()
+        ids = [f"c{i}" for i in range(3000)]
+        caller.put("q", *[call(call_id) for call_id in ids], call("last"))
+        assert caller.cancel("q", *ids) == ids
+        assert [d.message.id for d in worker.lease("q", 2)] == ["last"]
+        assert len(caller.ended(STREAM, 3000)) == 3000
+
+    @needs("calls", "results")
     def test_a_call_is_cancelled_once(self, stage: Stage) -> None:
         caller = stage.peer()
         caller.put("q", call("a"))
