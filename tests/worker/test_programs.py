@@ -13,12 +13,13 @@ import pytest
 
 import manyhands as mh
 from conftest import Start
+from manyhands.engines.remote import RemoteEngine
 from manyhands.errors import TaskCancelled, TaskTimedOut, WorkerCrashed
 from manyhands.model import Limits
 from programs.lab import freeze
 from worker import chores
-from worker.caller import eventually
-from worker.cluster import KEY, Cluster, children_of, is_alive, stop
+from worker.caller import Caller, eventually
+from worker.cluster import KEY, TESTS, Cluster, children_of, is_alive, stop
 
 pytestmark = [
     pytest.mark.programs,
@@ -234,6 +235,13 @@ def test_a_worker_whose_module_cannot_be_imported_says_why_and_where_once_and_en
     assert worker.err.splitlines()[-1].startswith("manyhands: The worker cannot work: ModuleNotFoundError: No module named")
 
 
+def test_modules_are_imported_from_the_folder_in_which_the_worker_was_started(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "lonely.py").write_text("print('lonely was imported')\n")
+    # -P: as for a console script, Python does not look into the current folder by itself.
+    worker = cluster.worker("--import", "lonely", flags="-P", PYTHONPATH=str(TESTS))
+    assert "lonely was imported" in worker.out
+
+
 def test_a_worker_with_the_wrong_key_says_so_and_ends(cluster: Cluster) -> None:
     worker = cluster.worker(is_awaited=False, MANYHANDS_AUTHKEY="another key")
     assert worker.ends() == 4
@@ -279,7 +287,8 @@ from manyhands.auth import Keyring
 from manyhands.engines.memory import MemoryEngine
 from manyhands.model import Limits
 from manyhands.server import SocketServer
-server = SocketServer(MemoryEngine(Limits(heartbeat_s=0.2)), host="127.0.0.1", port=0, keyring=Keyring(sys.argv[1]))
+limits = Limits(heartbeat_s=0.2)
+server = SocketServer(MemoryEngine(limits), host="127.0.0.1", port=int(sys.argv[2]), keyring=Keyring(sys.argv[1]))
 server.start()
 print(server.url, flush=True)
 sys.stdin.read()
@@ -287,7 +296,7 @@ sys.stdin.read()
 
 
 def test_healthz_fails_when_the_server_is_silent_and_recovers(cluster: Cluster, start: Start) -> None:
-    server = start("server", "-c", SERVER, KEY)
+    server = start("server", "-c", SERVER, KEY, "0")
     server.prints("\n")
     worker = cluster.worker("--healthz", "127.0.0.1:0", url=server.out.strip())
     url = next(word for word in worker.out.split() if word.startswith("http://"))
@@ -298,6 +307,28 @@ def test_healthz_fails_when_the_server_is_silent_and_recovers(cluster: Cluster, 
     assert "nothing was heard from the server" in chores.fetch(url)[1]["why"]
     os.kill(server.process.pid, 18)
     eventually(lambda: chores.fetch(url)[0] == 200, "it recovers")
+
+
+def test_a_worker_goes_on_when_its_server_was_killed_and_is_back_and_stops_without_one(
+    cluster: Cluster, start: Start
+) -> None:
+    first = start("first", "-c", SERVER, KEY, "0")
+    first.prints("\n")
+    url = first.out.strip()
+    worker = cluster.worker(url=url)
+    first.kill()
+    second = start("second", "-c", SERVER, KEY, url.rpartition(":")[2])
+    second.prints("\n")
+    engine = RemoteEngine(url, cluster.keyring)
+    caller = Caller(engine, cluster.keyring)
+    try:
+        assert caller.result(caller.submit(chores.add, 1, 2)) == 3
+    finally:
+        caller.close()
+        engine.close()
+    second.kill()
+    stop(worker)
+    worker.ends_quietly(timeout_s=10.0)
 
 
 def test_a_worker_of_a_store_owns_it_and_serves_its_children(cluster: Cluster, tmp_path: Path) -> None:

@@ -31,7 +31,12 @@ def worker(
     ] = None,
     imports: Annotated[
         list[str] | None,
-        typer.Option("--import", "-i", metavar="MODULE", help="A module to import first, for its tasks; may be repeated."),
+        typer.Option(
+            "--import",
+            "-i",
+            metavar="MODULE",
+            help="A module to import first, for its tasks, from this folder or installed; may be repeated.",
+        ),
     ] = None,
     pool: Annotated[str, typer.Option("--pool", metavar="KIND", help=f"What runs calls: {', '.join(POOLS)}.")] = "process",
     tasks_only: Annotated[
