@@ -48,9 +48,7 @@ class Cluster:
     def url(self) -> str:
         return self.server.url
 
-    def worker(
-        self, *words: str, concurrency: int = 1, is_awaited: bool = True, url: str = "", flags: str = "-u", **env: str
-    ) -> Program:
+    def worker(self, *words: str, concurrency: int = 1, is_awaited: bool = True, url: str = "", **env: str) -> Program:
         """Start a worker; when it is awaited it has children that are ready."""
         environment = {
             **os.environ,
@@ -60,7 +58,7 @@ class Cluster:
             "PYTHONUTF8": "1",
             **env,
         }
-        command = [sys.executable, flags, "-m", "manyhands", "worker", url or self.url, "-c", str(concurrency), *words]
+        command = [sys.executable, "-m", "manyhands", "worker", url or self.url, "-c", str(concurrency), *words]
         program = Program(f"worker{len(self._programs)}", command, self.folder, environment)
         self._programs.append(program)
         if is_awaited:

@@ -19,7 +19,7 @@ from manyhands.model import Limits
 from programs.lab import freeze
 from worker import chores
 from worker.caller import Caller, eventually
-from worker.cluster import KEY, TESTS, Cluster, children_of, is_alive, stop
+from worker.cluster import KEY, Cluster, children_of, is_alive, stop
 
 pytestmark = [
     pytest.mark.programs,
@@ -233,13 +233,6 @@ def test_a_worker_whose_module_cannot_be_imported_says_why_and_where_once_and_en
     assert worker.ends() == 2
     assert worker.err.count('broken.py", line 1, in <module>') == 1
     assert worker.err.splitlines()[-1].startswith("manyhands: The worker cannot work: ModuleNotFoundError: No module named")
-
-
-def test_modules_are_imported_from_the_folder_in_which_the_worker_was_started(cluster: Cluster, tmp_path: Path) -> None:
-    (tmp_path / "lonely.py").write_text("print('lonely was imported')\n")
-    # -P: as for a console script, Python does not look into the current folder by itself.
-    worker = cluster.worker("--import", "lonely", flags="-P", PYTHONPATH=str(TESTS))
-    assert "lonely was imported" in worker.out
 
 
 def test_a_worker_with_the_wrong_key_says_so_and_ends(cluster: Cluster) -> None:
