@@ -22,6 +22,7 @@ def test_bench_measures_a_cluster_of_its_own_and_ends_it(start: Start) -> None:
     found = json.loads(measuring.out)
     assert all(found[key] > 0 for key in FIGURES)
     assert found["call_p99_us"] >= found["call_p50_us"]
+    assert found["process_pool_executor"].keys() == set(FIGURES)
     with pytest.raises(mh.ServerUnavailable):
         mh.connect(found["url"], "any key", timeout_s=0.1).close()
 
@@ -31,17 +32,26 @@ def test_bench_shows_people_a_table_of_the_server_they_named(
 ) -> None:
     figures = [bench.Figure("submit_per_s", "submit → result", 123456.7, "calls/s")]
     monkeypatch.setattr(bench, "measure", lambda executor, seconds: figures)
-    shown = command("bench", "--url", server.url)
+    shown = command("bench", "--url", server.url, "--alone")
     assert shown.code == 0
     assert server.url in shown.out
     assert "123,457 calls/s" in " ".join(shown.out.split())
+
+
+def test_a_line_says_how_many_times_better_ours_is_whichever_way_better_is() -> None:
+    rate = bench.Figure("submit_per_s", "submit", 200.0, "calls/s")
+    time = bench.Figure("call_p50_us", "one call", 50.0, "µs", is_less_better=True)
+    beside = {"submit_per_s": 100.0, "call_p50_us": 100.0}
+    assert bench.row(rate, beside) == ["submit", "200", "100", "2.0", "calls/s"]
+    assert bench.row(time, beside) == ["one call", "50.00", "100", "2.0", "µs"]
+    assert bench.row(rate, {}) == ["submit", "200", "calls/s"]
 
 
 def test_bench_says_what_to_start_when_no_worker_takes_a_call(
     server: mh.Server, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench, "START_S", 0.05)
-    answer = command("bench", "--url", server.url, "--queue", "empty")
+    answer = command("bench", "--alone", "--url", server.url, "--queue", "empty")
     assert answer.code == Exit.CANNOT_CONNECT
     assert "No worker took a call" in answer.err
     assert "manyhands worker" in answer.err

@@ -1,10 +1,12 @@
 """`manyhands bench`: what this machine, or a server and its workers, can do, measured in half a minute.
 
-Beside peers, with charts: `make bench` in a checkout.
+Beside it, in turn, the standard library's ProcessPoolExecutor does the same on this machine, so that the figures mean
+something. Beside all the others, with charts: `make bench` in a checkout.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import secrets
 import subprocess
@@ -12,8 +14,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -21,9 +24,6 @@ from manyhands.cli.options import AuthkeyOption, JsonOption, read_key
 from manyhands.cli.output import console, print_json, table
 from manyhands.errors import ServerUnavailable
 from manyhands.settings import KEY_VARIABLE
-
-if TYPE_CHECKING:
-    from manyhands.executor import Executor
 
 MB = 1024 * 1024
 WINDOW = 8
@@ -42,6 +42,7 @@ class Figure(NamedTuple):
     what: str
     value: float
     unit: str
+    is_less_better: bool = False
 
 
 def bench(
@@ -60,11 +61,12 @@ def bench(
             "--concurrency", "-c", metavar="N", min=1, help="Children of its own worker.", show_default="all cores"
         ),
     ] = None,
-    seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0.1, help="How long each measure takes.")] = 3.0,
+    seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0.1, help="How long each measure takes.")] = 2.0,
+    alone: Annotated[bool, typer.Option("--alone", help="Leave the standard library's ProcessPoolExecutor out.")] = False,
     authkey: AuthkeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure calls a second, the time of one call, and megabytes a second.
+    """Measure calls a second, the time of one call, and megabytes a second, beside ProcessPoolExecutor on this machine.
 
     Without --url it starts a server and a worker as processes of their own and ends them afterwards. With --url the workers
     that are there do the work, beside what else they have to do.
@@ -72,29 +74,54 @@ def bench(
     \b
     Example: manyhands bench
              manyhands bench --concurrency 4 --seconds 1 --json
-             manyhands bench --url tcp://10.0.0.5:5959 --authkey @cluster.key
+             manyhands bench --alone --url tcp://10.0.0.5:5959 --authkey @cluster.key
     """
-    from manyhands.executor import Executor  # here, so that the other commands start without it
+    import manyhands.executor  # here, so that the other commands start without it
 
+    children = concurrency or os.cpu_count() or 1
+    beside = {} if alone else measure_standard(children, seconds)
     with ExitStack() as stack:
         key: str | bytes | None = read_key(authkey)
         if url is None:
             key = secrets.token_urlsafe()
-            url = stack.enter_context(own_cluster(key, queue, concurrency or os.cpu_count() or 1))
-        executor = Executor(url=url, authkey=key, queue=queue)
+            url = stack.enter_context(own_cluster(key, queue, children))
+        executor = manyhands.executor.Executor(url=url, authkey=key, queue=queue)
         stack.callback(executor.shutdown, cancel_futures=True)  # whatever happened, nothing is waited for that nobody runs
         figures = measure(executor, seconds)
     if as_json:
-        print_json({"url": url, **{each.key: each.value for each in figures}})
+        document: dict[str, object] = {"url": url, **{each.key: each.value for each in figures}}
+        if beside:
+            document["process_pool_executor"] = beside
+        print_json(document)
         return
-    rows = [(each.what, f"{each.value:,.0f}" if each.value >= 100 else f"{each.value:,.2f}", each.unit) for each in figures]
     out = console()
     out.print(f"{url}, queue {queue!r}")
-    out.print(table(("", "measured", "unit"), rows, numbers=frozenset({"measured"})))
+    columns = ("", "manyhands", *(("ProcessPoolExecutor", "times better") if beside else ()), "unit")
+    out.print(table(columns, [row(each, beside) for each in figures], numbers=frozenset(columns[1:-1])))
+
+
+def row(figure: Figure, beside: dict[str, float]) -> list[str]:
+    """One line for people."""
+    cells = [figure.what, number(figure.value)]
+    if beside:
+        other = beside[figure.key]
+        better = other / figure.value if figure.is_less_better else figure.value / other
+        cells += [number(other), f"{better:.1f}"]
+    return [*cells, figure.unit]
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.2f}"
+
+
+def measure_standard(children: int, seconds: float) -> dict[str, float]:
+    """The same by the standard library's executor. It is over before ours begins: neither disturbs the other."""
+    with ProcessPoolExecutor(children, multiprocessing.get_context("spawn")) as executor:
+        return {figure.key: figure.value for figure in measure(executor, seconds)}
 
 
 def measure(executor: Executor, seconds: float) -> list[Figure]:
-    """Every measure, each for about so many seconds.
+    """Every measure, each for about so many seconds, on any executor.
 
     Raises:
         ServerUnavailable: nobody takes the calls.
@@ -109,9 +136,9 @@ def measure(executor: Executor, seconds: float) -> list[Figure]:
     first_s = time.perf_counter() - started
     trips = sorted(one_call_each(executor, seconds))
     return [
-        Figure("first_result_ms", "first result", first_s * 1e3, "ms"),
-        Figure("call_p50_us", "one call, median", trips[len(trips) // 2] * 1e6, "µs"),
-        Figure("call_p99_us", "one call, 99 of 100 below", trips[len(trips) * 99 // 100] * 1e6, "µs"),
+        Figure("first_result_ms", "first result", first_s * 1e3, "ms", is_less_better=True),
+        Figure("call_p50_us", "one call, median", trips[len(trips) // 2] * 1e6, "µs", is_less_better=True),
+        Figure("call_p99_us", "one call, 99 of 100 below", trips[len(trips) * 99 // 100] * 1e6, "µs", is_less_better=True),
         Figure("submit_per_s", "submit → result", best_of(lambda n: submit_all(executor, n), seconds, first=500), "calls/s"),
         Figure("map_per_s", "map", best_of(lambda n: map_all(executor, n), seconds, first=5_000), "calls/s"),
         Figure("mb_per_s", "1 MB, in + out", best_of(lambda n: 2 * echo_all(executor, n), seconds, first=8), "MB/s"),
