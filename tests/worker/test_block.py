@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import threading
 import time
@@ -146,6 +147,13 @@ def test_the_file_goes_with_the_parent(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir())
     block.close()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows deletes no file that is mapped: there it goes with the parent")
+def test_nothing_is_left_of_a_block_whose_parent_was_killed(parent: ParentBlock, child: ChildBlock) -> None:
+    assert not os.path.exists(parent.path), "its name is gone as soon as both have it"
+    child.accept([(1, 0, 0)])
+    assert parent.held() == [Held(1, 1, 0, 0)]
 
 
 def play_child(path: str, seed: int, results: Connection, n_batches: int) -> None:

@@ -146,6 +146,9 @@ class ChildBlock(_Block):
         if self._ints[_VERSION_AT] != _VERSION:
             self.close()
             raise ValueError(f"the shared block {path} was made by another version of manyhands than this child runs")
+        if os.name == "posix":
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # both sides have it mapped; a parent that is killed could not do it later
         self._top = 0  # the highest ordinal in hand
         self._arrived = 0
         self._dealt = _NEVER  # the fence whose verdict was carried out
@@ -377,7 +380,7 @@ class ParentBlock(_Block):
         ]
 
     def close(self) -> None:
-        """Unmap and delete it. The child must have ended (Windows deletes no file that is mapped)."""
+        """Unmap and delete it, if no child did. The child must have ended (Windows deletes no file that is mapped)."""
         super().close()
         with contextlib.suppress(OSError):
             os.unlink(self.path)
