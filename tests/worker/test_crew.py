@@ -74,6 +74,27 @@ def test_an_initializer_that_raises_is_told_in_one_sentence_and_tried_with_pause
         crew.close()
 
 
+def test_a_system_that_starts_no_process_is_told_and_tried_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tries = threading.Semaphore(0)
+
+    def refuse(settings: object) -> None:
+        tries.release()
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("manyhands.worker.crew.starter", lambda context: refuse)
+    monkeypatch.setattr(block, "_folder", lambda: str(tmp_path))
+    crew = crew_of(cluster)
+    crew.start()
+    try:
+        assert all(tries.acquire(timeout=20) for _ in range(2))
+        assert "could not be started (BlockingIOError: [Errno 11] Resource temporarily" in crew.failure
+    finally:
+        crew.close()
+    assert not list(tmp_path.glob("*.block"))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc to see what is left")
 def test_a_closed_crew_leaves_no_process_no_thread_no_descriptor_and_no_file(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

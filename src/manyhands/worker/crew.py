@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import random
 import secrets
@@ -25,8 +26,6 @@ from multiprocessing import connection as mp_connection
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
-import msgspec
-
 from manyhands import _forks
 from manyhands.address import Address, parse_address
 from manyhands.auth import Keyring
@@ -35,13 +34,13 @@ from manyhands.engines.base import Engine, Port
 from manyhands.engines.remote import RemoteEngine
 from manyhands.errors import ManyhandsError, ServerUnavailable, UsageError
 from manyhands.events import Attach, Pong, Recall, Reply, Stop
-from manyhands.model import CALLS, Settlement
-from manyhands.worker.block import FENCE_S, ParentBlock
+from manyhands.model import CALLS
 from manyhands.worker.effects import Effect, Fence, Kill, Say, Send, Start, Tell, Watch, Weigh
 from manyhands.worker.limits import memory_meter
-from manyhands.worker.minding import Death, Look, State
+from manyhands.worker.members import Members
+from manyhands.worker.minding import Look, State
 from manyhands.worker.settings import LIMIT, READY, ChildSettings
-from manyhands.worker.starting import ChildProcess, starter, words
+from manyhands.worker.starting import starter
 from manyhands.worker.supervising import Supervisor
 
 log = logging.getLogger(__name__)
@@ -62,17 +61,6 @@ class ChildInfo(NamedTuple):
     """Whether it runs a call."""
     n_run: int
     """How many calls it has finished."""
-
-
-class _Member:
-    """A child's process and block."""
-
-    def __init__(self, process: ChildProcess, block: ParentBlock) -> None:
-        self.process = process
-        self.block = block
-
-    def look(self) -> Look:
-        return Look(self.block.look(), self.block.held())
 
 
 class Crew:
@@ -135,7 +123,7 @@ class Crew:
         self._owns_engine = engine is None
         self._keyring = keyring
         self._name = name or f"{socket.gethostname()}:{os.getpid()} worker"
-        self._settings = ChildSettings(
+        settings = ChildSettings(
             host=self.address.host,
             port=self.address.port,
             keys=keyring.raws,
@@ -158,10 +146,9 @@ class Crew:
             max_memory_bytes=max_memory_bytes,
             grace_s=grace_s,
         )
-        self._start_child = starter(context)
+        self._members = Members(settings, starter(context))
         self._memory_of = memory_meter() if max_memory_bytes else None
         self._on_change = on_change
-        self._members: dict[int, _Member] = {}
         self._inbox: deque[Callable[[float], list[Effect]]] = deque()
         self._wake_reader, self._wake_writer = mp_connection.Pipe(duplex=False)
         self._is_woken = False
@@ -181,9 +168,7 @@ class Crew:
             if not self._is_started:
                 self._is_started = True
                 if self._engine is None:
-                    self._engine = RemoteEngine(
-                        self.address.url, self._keyring, connect_timeout_s=float("inf"), name=self._name
-                    )
+                    self._engine = RemoteEngine(self.address.url, self._keyring, connect_timeout_s=math.inf, name=self._name)
                 _forks.watch(self)
                 self._thread.start()
         self._post(lambda now: self._supervisor.want(n, now))
@@ -230,15 +215,13 @@ class Crew:
     @property
     def children(self) -> list[ChildInfo]:
         """The children that there are now."""
-        with self._lock:
-            found = []
-            for number, member in self._members.items():
-                child = self._supervisor.children.get(number)
-                state = child.state if child is not None else State.KILLED
-                session = child.session if child is not None else ""
-                seen = member.look()
-                found.append(ChildInfo(member.process.pid, session, state.name.lower(), seen.is_busy, seen.seen.n_run))
-            return found
+        found = []
+        for number, pid, look in self._members.census():
+            child = self._supervisor.children.get(number)
+            state = child.state if child is not None else State.KILLED
+            session = child.session if child is not None else ""
+            found.append(ChildInfo(pid, session, state.name.lower(), look.is_busy, look.seen.n_run))
+        return found
 
     @property
     def failure(self) -> str:
@@ -274,8 +257,8 @@ class Crew:
 
     def _asked(self, event: Recall | Stop, now: float) -> list[Effect]:
         if isinstance(event, Recall):
-            return self._supervisor.is_recalled(event, self._look, now)
-        return self._supervisor.is_stopped(event, self._look)
+            return self._supervisor.is_recalled(event, self._members.look, now)
+        return self._supervisor.is_stopped(event, self._members.look)
 
     def close_in_child(self) -> None:
         """After a fork (see _forks): the children are the parent's. Their processes close their copies themselves."""
@@ -321,23 +304,15 @@ class Crew:
         self._hear(now)
         while self._inbox:
             self._do(self._inbox.popleft()(now))
-        self._do(self._supervisor.tick(now, self._look, self._verdict))
+        self._do(self._supervisor.tick(now, self._members.look, self._members.will))
         self._bury(now)
 
     def _wait(self) -> None:
         due = self._supervisor.due()
-        handles: list[Any] = [self._wake_reader]
-        for member in self._members.values():
-            handles.append(member.process.sentinel)
-            notices = member.process.notices
-            if notices is not None:
-                handles.append(notices)
-            else:
-                due = min(due or float("inf"), time.monotonic() + _UNHEARD_S)
+        if not self._members.are_heard():
+            due = min(math.inf if due is None else due, time.monotonic() + _UNHEARD_S)
         timeout_s = None if due is None else max(0.0, due - time.monotonic())
-        if self._inbox:
-            timeout_s = 0
-        ready = mp_connection.wait(handles, timeout_s)
+        ready = mp_connection.wait([self._wake_reader, *self._members.handles()], 0 if self._inbox else timeout_s)
         if self._wake_reader in ready:
             while self._wake_reader.poll():
                 self._wake_reader.recv_bytes()
@@ -345,35 +320,18 @@ class Crew:
             self._is_woken = False
 
     def _hear(self, now: float) -> None:
-        for number, member in list(self._members.items()):
-            said = member.process.read() if member.process.notices is not None else self._overheard(member)
+        for number, said in self._members.notices():
             if READY in said:
                 self._do(self._supervisor.is_ready(number, now))
                 self._changed()
             if LIMIT in said:
                 self._do(self._supervisor.has_limit(number, now))
 
-    def _overheard(self, member: _Member) -> bytes:
-        """What a child that cannot speak would say."""
-        seen = member.block.look()
-        return (READY if seen.heard_mono else b"") + (LIMIT if seen.deadline_mono else b"")
-
     def _bury(self, now: float) -> None:
         """Deal with the children that have ended."""
-        for number, member in list(self._members.items()):
-            code = member.process.code()
-            if code is None:
-                continue
-            said = member.process.read()
+        for number, said, death, look in self._members.bury():
             if READY in said:  # it was so before it ended
                 self._do(self._supervisor.is_ready(number, now))
-            sentence, _, where = member.block.text().partition("\n")
-            death = Death(code, words(code), sentence, where)
-            look = member.look()
-            with self._lock:
-                del self._members[number]
-            member.process.close()
-            member.block.close()
             self._do(self._supervisor.has_ended(number, death, look, now))
             self._changed()
 
@@ -384,81 +342,40 @@ class Crew:
     # -- effects
 
     def _do(self, effects: Sequence[Effect]) -> None:
-        fences: list[tuple[int, int]] = []
+        fences: list[Fence] = []
         for effect in effects:
             match effect:
                 case Send(request):
                     assert self._port is not None
                     with contextlib.suppress(ServerUnavailable):  # the session is another program's; it was said
                         self._port.send([request])
-                case Start(number, session):
-                    self._start(number, session)
-                case Kill(number):
-                    if number in self._members:
-                        self._members[number].process.kill()
-                case Tell(number, command):
-                    if number in self._members:
-                        self._members[number].process.tell(command)
-                case Fence(number, keep):
-                    if number in self._members:
-                        fences.append((number, self._members[number].block.raise_fence(keep)))
-                case Watch(number, is_on):
-                    if number in self._members:
-                        self._members[number].block.watch(is_on)
+                case Start(number):
+                    death = self._members.start(effect)
+                    if death is not None:
+                        self._do(self._supervisor.has_ended(number, death, Look(), time.monotonic()))
+                        self._changed()
+                case Fence():
+                    fences.append(effect)
                 case Weigh(number):
                     self._weigh(number)
                 case Say(level, text):
                     log.log(level, "%s", text)
-        if fences:
-            time.sleep(FENCE_S)  # one wait for all of them
-            for number, fence in fences:
-                member = self._members[number]
-                returned = member.block.take_back(fence)
-                self._do(self._supervisor.has_fenced(number, returned, member.look(), time.monotonic()))
-
-    def _start(self, number: int, session: str) -> None:
-        block: ParentBlock | None = None
-        try:
-            block = ParentBlock()
-            settings = msgspec.structs.replace(
-                self._settings, session=session, block=block.path, name=f"{self._name}, child {number}"
-            )
-            process = self._start_child(settings)
-        except OSError as error:
-            if block is not None:
-                block.close()
-            death = Death(1, "could not be started", f"a child could not be started ({error})")
-            self._do(self._supervisor.has_ended(number, death, Look(), time.monotonic()))
-            return
-        with self._lock:
-            self._members[number] = _Member(process, block)
+                case Kill() | Tell() | Watch():
+                    self._members.do(effect)
+        for number, returned, look in self._members.fence(fences):
+            self._do(self._supervisor.has_fenced(number, returned, look, time.monotonic()))
 
     def _weigh(self, number: int) -> None:
-        member = self._members.get(number)
-        if member is not None and self._memory_of is not None:
-            size = self._memory_of(member.process.pid)
-            self._do(self._supervisor.has_weighed(number, size, member.look(), time.monotonic()))
-
-    def _look(self, number: int) -> Look:
-        member = self._members.get(number)
-        return member.look() if member is not None else Look()
-
-    def _verdict(self, number: int) -> Settlement | None:
-        member = self._members.get(number)
-        will = member.block.will() if member is not None else b""
-        return msgspec.msgpack.decode(will, type=Settlement) if will else None
+        pid = self._members.pid(number)
+        if pid and self._memory_of is not None:
+            look = self._members.look(number)
+            self._do(self._supervisor.has_weighed(number, self._memory_of(pid), look, time.monotonic()))
 
     # -- the end
 
     def _close_all(self) -> None:
         """Leave nothing: no process, no file, no connection."""
-        with self._lock:
-            members, self._members = self._members, {}
-        for member in members.values():
-            member.process.kill()
-        for member in members.values():
-            member.process.close()
-            member.block.close()
+        self._members.close()
         if self._port is not None:
             self._port.detach()
         if self._owns_engine and self._engine is not None:
