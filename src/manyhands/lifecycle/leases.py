@@ -129,7 +129,7 @@ def serve(state: State, queue: Queue, now: Now) -> None:
     waiting_n = len(queue.waiting)
     if not waiting_n:
         return
-    if queue.parked:
+    if queue.parked and queue.has_news:
         waiting_n -= _serve_parked(state, queue, now)
     ready = queue.ready_n()
     while ready and (waiting := queue.waiting.first()) is not None:
@@ -160,6 +160,7 @@ def serve(state: State, queue: Queue, now: Now) -> None:
 def _serve_parked(state: State, queue: Queue, now: Now) -> int:
     """What is parked goes to those in line who can run it; how many were served."""
     n = 0
+    queue.has_news = False
     for waiting in queue.waiting:
         if parking.is_for(queue, waiting.session):
             deliveries = grant(state, waiting.session, queue, waiting.max_n, waiting.begin_n, now)

@@ -54,6 +54,7 @@ def offer(state: State, session: Session, request: Offer, now: Now) -> None:
     session.offers = frozenset(request.needs)
     for queue in state.queues.values():
         if queue.parked:
+            queue.has_news = True
             state.wake(queue)
 
 
@@ -61,7 +62,9 @@ def take(queue: Queue, session: Session, max_n: int) -> list[Entry]:
     """Parked entries that this session can run, oldest first for each need; a suspect comes alone."""
     taken: list[Entry] = []
     for need in [need for need in queue.parked if need in session.offers]:
-        for entry in list(queue.parked[need].values()):
+        waiting = queue.parked[need]
+        while waiting:
+            entry = next(iter(waiting.values()))
             if entry.is_suspect and taken:
                 return taken
             queue.unpark(entry)

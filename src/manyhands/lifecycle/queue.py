@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from enum import IntEnum
 
@@ -136,6 +136,7 @@ class Queue:
         "done_total",
         "gone_delayed",
         "gone_ready",
+        "has_news",
         "has_packs",
         "head",
         "is_recall_armed",
@@ -175,8 +176,10 @@ class Queue:
         self.gone_delayed = 0
         self.cancelled: set[str] = set()
         """Ids of bare records that were taken out where they stood: still in a lane, skipped when they come up."""
-        self.parked: dict[str, dict[int, Entry]] = {}
+        self.parked: dict[str, OrderedDict[int, Entry]] = {}
         """By the need that they wait for: what no consumer here could run."""
+        self.has_news = False
+        """Whether one of those in line may now get something that is parked."""
         self.leased = 0
         self.has_packs = False
         """Whether a pack was ever put here."""
@@ -262,7 +265,11 @@ class Queue:
         """Keep an entry until somebody offers what it needs."""
         entry.place = PARKED
         entry.the_past().need = need
-        self.parked.setdefault(need, {})[entry.n] = entry
+        self.has_news = True
+        waiting = self.parked.get(need)
+        if waiting is None:
+            waiting = self.parked[need] = OrderedDict()  # its first is found at once, however many were taken before
+        waiting[entry.n] = entry
 
     def unpark(self, entry: Entry) -> None:
         """Take out a parked entry; what becomes of it is the caller's."""
