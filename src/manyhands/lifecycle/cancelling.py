@@ -11,7 +11,7 @@ from manyhands.clock import Now
 from manyhands.events import Cancel, Cancelled
 from manyhands.lifecycle import packs, parents, results, streams
 from manyhands.lifecycle.finishing import drop, less_unfinished
-from manyhands.lifecycle.queue import LEASED, Entry, Queue, is_pack
+from manyhands.lifecycle.queue import Entry, Queue, is_pack
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
 from manyhands.lifecycle.streams import Stream
@@ -155,23 +155,23 @@ def _orphan(state: State, stream: Stream, now: Now) -> None:
     owner = state.sessions.get(stream.owner)
     if now.mono < stream.orphan_at or (owner is not None and owner.is_connected):
         return
-    held: dict[str, _Held] = {}
-    for name, item in streams.unfinished(stream):
-        message, queue = _message(item), state.queues[name]
-        if message.options is None or message.options.keep_result_s > 0:
-            continue
-        if isinstance(item, Entry) and item.place == LEASED:
-            continue
-        if name not in held:
-            held[name] = _held(state, queue)
-        if message.id in held[name]:
-            continue
-        _take_out(state, queue, item)
-        drop(state, queue, [item], f"dropped: nobody awaited it for {state.limits.orphan_s:.0f} s", now)
+    why = f"dropped: nobody awaited it for {state.limits.orphan_s:.0f} s"
+    for name, calls in list(stream.calls.items()):
+        queue = state.queues[name]
+        held = _held(state, queue)
+        dropped = [item for call_id, item in calls.items() if call_id not in held and not _is_kept(item)]
+        for item in dropped:
+            _take_out(state, queue, item)
+        drop(state, queue, dropped, why, now)
     if owner is None and stream.owner:
         streams.drop_ended(state, stream)
     elif owner is None:  # nobody has collected it since the engine was opened
         state.timers.at_wall(now.wall + state.limits.watermark_kept_s, lambda over, at: _forget(state, over), stream)
+
+
+def _is_kept(item: Message | Entry) -> bool:
+    options = _message(item).options
+    return options is None or options.keep_result_s > 0
 
 
 def _forget(state: State, stream: Stream) -> None:

@@ -24,8 +24,6 @@ from manyhands.lifecycle.waiting import WaitingCollect
 from manyhands.model import Ended, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from manyhands.lifecycle.queue import Entry, Queue
     from manyhands.lifecycle.sessions import Session
     from manyhands.lifecycle.state import State
@@ -237,13 +235,6 @@ def drop_ended(state: State, stream: Stream) -> None:
     _acknowledge(state, stream, stream.last)
     if not any(stream.calls.values()) and stream.waiting is None and stream.id:
         state.streams.pop(stream.id, None)
-
-
-def unfinished(stream: Stream) -> Iterator[tuple[str, Message | Entry]]:
-    """(queue's name, call) of all that have not ended."""
-    for name, calls in stream.calls.items():
-        for item in list(calls.values()):
-            yield name, item
 
 
 def note_dropped(state: State, kept: ResultKept) -> None:
