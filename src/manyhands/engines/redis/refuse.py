@@ -6,10 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from manyhands import events
 from manyhands._text import REASON_CHARS, is_text, readable
 from manyhands.events import Request
+from manyhands.lifecycle.parking import MAX_OFFERS, check_need
+from manyhands.lifecycle.puts import MAX_CALLS
 from manyhands.lifecycle.refusal import Refused, check_wait
+from manyhands.lifecycle.streams import MAX_STREAM_CHARS, is_name
 from manyhands.model import MAX_PRIORITY, MIN_PRIORITY, Kind, Limits, Message, Options, SettleKind, Settlement
 
 MAX_NUMBER = 2**53
@@ -20,15 +25,6 @@ MAX_MESSAGES = 500_000
 
 _KINDS = frozenset(int(kind) for kind in Kind)
 _SETTLES = frozenset(int(kind) for kind in SettleKind)
-_OF_CALLS = (
-    events.Collect,
-    events.Report,
-    events.Cancel,
-    events.Vouch,
-    events.Reclaim,
-    events.Offer,
-    events.Progress,
-)
 _OF_MANAGERS = (events.Create, events.Invoke, events.Refer, events.Unrefer)
 _NOTHING = (events.Drop, events.Leave)
 
@@ -39,12 +35,6 @@ def checked(request: Request, limits: Limits) -> Request | None:
     Raises:
         Refused: it is answered so.
     """
-    if isinstance(request, _OF_CALLS):
-        raise Refused(
-            "unsupported_feature",
-            f"this engine does not serve {type(request).__name__} yet; put a manyhands server with a memory:// or sqlite:// "
-            "store in front of the program, or use queues",
-        )
     if isinstance(request, _OF_MANAGERS):
         raise Refused(
             "unsupported_feature", "no manager is in front of this engine, so it serves no objects; it has queues only"
@@ -69,9 +59,21 @@ def checked(request: Request, limits: Limits) -> Request | None:
     elif isinstance(request, events.Peek | events.DeadList) and request.limit < 0:
         raise Refused("usage", f"limit must not be negative, but is {request.limit}")
     elif isinstance(request, events.ReportDead):
-        if request.settlement is not None or request.token or request.is_idle:
-            raise Refused("unsupported_feature", "this engine does not know calls yet; report the session alone")
-        return events.ReportDead(request.rid, request.session, readable(request.reason, REASON_CHARS))
+        if request.settlement is not None:
+            _check_settlement(request.settlement, limits)
+        return msgspec.structs.replace(request, reason=readable(request.reason, REASON_CHARS))
+    elif isinstance(request, events.Report):
+        _check_size(request.result, limits, "result")
+    elif isinstance(request, events.Progress):
+        return msgspec.structs.replace(request, note=readable(request.note, REASON_CHARS))
+    elif isinstance(request, events.Offer) and len(request.needs) > MAX_OFFERS:
+        raise Refused("usage", f"a session offers at most {MAX_OFFERS} things, not {len(request.needs)}")
+    elif isinstance(request, events.Collect) and (request.rid < 1 or not is_name(request.stream)):
+        raise Refused(
+            "usage",
+            f"a Collect needs a rid, and a stream's name is a text of 1 to {MAX_STREAM_CHARS} characters, "
+            f"not {request.stream!r:.80}",
+        )
     return request
 
 
@@ -81,8 +83,8 @@ def _check_name(name: Any) -> None:
 
 
 def _check_lease(request: events.Lease) -> None:
-    if request.also:
-        raise Refused("unsupported_feature", "this engine leases from one queue at a time; ask for each queue by itself")
+    for name in request.also:
+        _check_name(name)
     if type(request.max_n) is not int or request.max_n < 1 or request.begin_n < 0 or request.rid < 1:
         raise Refused(
             "usage",
@@ -122,11 +124,14 @@ def _check_message(message: Message) -> None:
         return
     if not isinstance(options, Options) or not math.isfinite(options.expires_at + options.keep_result_s):
         raise Refused("usage", f"options {options!r:.120} are not valid times")
-    if options.reply_to or options.calls or options.part >= 0:
+    if options.reply_to and not is_name(options.reply_to):
         raise Refused(
-            "unsupported_feature",
-            "this engine keeps no streams of calls yet; for them use a manyhands server with a memory:// or sqlite:// store",
+            "usage", f"reply_to must be a text of up to {MAX_STREAM_CHARS} characters, not {options.reply_to!r:.80}"
         )
+    if type(options.calls) is not int or not 0 <= options.calls <= MAX_CALLS or (options.calls and not message.kind):
+        raise Refused("usage", f"a pack has up to {MAX_CALLS:,} calls, which are no items; not {options.calls!r:.40}")
+    if options.part != -1:
+        raise Refused("usage", "only the engine makes a message of one call of a pack; put the call with an id of its own")
 
 
 def _checked_settle(request: events.Settle, limits: Limits) -> events.Settle:
@@ -134,12 +139,7 @@ def _checked_settle(request: events.Settle, limits: Limits) -> events.Settle:
     if all(not one.kind and one.result is None for one in settlements):
         return request
     for one in settlements:
-        if one.kind not in _SETTLES:
-            raise Refused("usage", f"settlement kind {one.kind!r:.40} is unknown to this engine")
-        if not math.isfinite(one.delay_s):
-            raise Refused("usage", f"delay_s {one.delay_s!r} is not a time")
-        if one.result is not None:
-            _check_size(one.result, limits, "result")
+        _check_settlement(one, limits)
     said = [
         Settlement(
             one.token, one.kind, one.is_task_done, one.delay_s, readable(one.reason, REASON_CHARS), one.result, one.calls
@@ -147,6 +147,19 @@ def _checked_settle(request: events.Settle, limits: Limits) -> events.Settle:
         for one in settlements
     ]
     return events.Settle(request.rid, request.seq, request.floor, said)
+
+
+def _check_settlement(one: Settlement, limits: Limits) -> None:
+    if one.kind not in _SETTLES:
+        raise Refused("usage", f"settlement kind {one.kind!r:.40} is unknown to this engine")
+    if not math.isfinite(one.delay_s):
+        raise Refused("usage", f"delay_s {one.delay_s!r} is not a time")
+    if one.kind == SettleKind.PARK:
+        check_need(one.reason)
+    if one.calls < 0:
+        raise Refused("usage", f"{one.calls} calls cannot be settled")
+    if one.result is not None:
+        _check_size(one.result, limits, "result")
 
 
 def _check_size(body: bytes, limits: Limits, what: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from manyhands.events import Put, Reply, Request, Settle
+from manyhands.events import Put, Reply, Report, ReportDead, Request, Settle
 from manyhands.model import Limits, Message, Settlement
 
 # Later files use what earlier ones define; run.lua is what happens.
@@ -31,7 +31,10 @@ _FILES = (
     "put",
     "lease",
     "finish",
+    "packs",
     "settle",
+    "parents",
+    "streams",
     "results",
     "timers",
     "admin",
@@ -99,6 +102,7 @@ def caller(client: str, pulse_s: float, limits: Limits) -> bytes:
             limits.watermark_kept_s,
             limits.recall_after_s,
             limits.recall_answer_s,
+            limits.orphan_s,
         )
     )
 
@@ -122,6 +126,17 @@ def request(one: Request, session: str, gen: int) -> list[bytes]:
         if results:
             settle = (7, one.rid, one.seq, one.floor, _numbered(one.settlements))
             return [_encode((len(results), session, gen, settle)), *results]
+    if kind is Report:
+        assert isinstance(one, Report)
+        report = (33, one.rid, one.seq, one.floor, one.token, one.calls)
+        return [_encode((1, session, gen, report)), one.result]
+    if kind is ReportDead:
+        assert isinstance(one, ReportDead)
+        how = one.settlement
+        body = [how.result] if how is not None and how.result is not None else []
+        end = _numbered([how])[0] if how is not None else None
+        dead = (16, one.rid, one.session, one.reason, one.token, one.part, end, one.is_idle)
+        return [_encode((len(body), session, gen, dead)), *body]
     return [_encode((0, session, gen, one))]
 
 
@@ -138,7 +153,7 @@ def _numbered(settlements: Sequence[Settlement]) -> list[tuple[Any, ...]]:
         if one.result is not None:
             n += 1
             at = n
-        out.append((one.token, one.kind, one.is_task_done, one.delay_s, one.reason, at))
+        out.append((one.token, one.kind, one.is_task_done, one.delay_s, one.reason, at, one.calls))
     return out
 
 

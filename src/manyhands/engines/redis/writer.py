@@ -29,7 +29,7 @@ from manyhands.engines.redis.port import RedisPort
 from manyhands.engines.redis.reach import Reach
 from manyhands.engines.redis.refuse import checked
 from manyhands.errors import ManyhandsError, SessionTaken
-from manyhands.events import Attached, Closing, Failed, Put, Reply, Request, Settle, TaskDone
+from manyhands.events import Attached, Closing, Failed, Put, Reply, Report, Request, Settle, TaskDone
 from manyhands.lifecycle.refusal import Refused
 from manyhands.model import Features, Limits
 
@@ -50,7 +50,7 @@ class About:
     def __init__(self, found: Found, limits: Limits) -> None:
         self.found = found
         self.limits = limits
-        self.features = Features(survives_restart=found.survives_restart, calls=False)
+        self.features = Features(survives_restart=found.survives_restart)
 
 
 class Writer:
@@ -191,7 +191,7 @@ class Writer:
             if isinstance(request, Put) and 0 < request.seq < 2**53:
                 what = ("refuse_put", 0, request.queue, request.seq, request.floor, request.causes, "", refused.text)
                 return script.operation(what, port.session, port.gen)
-            if isinstance(request, Settle | TaskDone) and 0 < request.seq < 2**53:
+            if isinstance(request, Settle | TaskDone | Report) and 0 < request.seq < 2**53:
                 return script.operation(("refuse_seq", request.seq, request.floor), port.session, port.gen)
         except Exception:
             _log.debug("a request with wrong values left no trace", exc_info=True)
@@ -293,7 +293,7 @@ class Writer:
 
     def _attach(self, port: RedisPort, held: Sequence[int] | None) -> None:
         attach = port.attach
-        what = ("attach", attach.session, attach.name, None if held is None else list(held), attach.is_here)
+        what = ("attach", attach.session, attach.name, None if held is None else list(held), attach.is_here, attach.parent)
         try:
             answer = self._call(script.operation(what))
         except Unreachable:

@@ -54,6 +54,11 @@ mh.on[21] = function(s, r)
       end
       if #found == limit then break end
     end
+    for _, need in ipairs(q.parked > 0 and call('HKEYS', q.key .. ':nd') or {}) do
+      for _, n in ipairs(#found < limit and call('ZRANGE', q.key .. ':z:' .. need, 0, limit - #found - 1) or {}) do
+        found[#found + 1] = call('HGET', q.key .. ':m', n)
+      end
+    end
   end
   mh.reply(s, '\147' .. pack(73, r[2]) .. arr(#found) .. table.concat(found))
 end

@@ -11,11 +11,11 @@
 local mh = {on = {}, begins = {}}
 -- The language's own libraries are there only once a function is called, not while the library is loaded.
 local fmt, char, byte, sub, floor, min, max, ceil, call, pack, unp
-local P, me, pulse_s, lease_s, resume_s, dedupe_s, kept_s, recall_after_s, recall_answer_s, now
+local P, me, pulse_s, lease_s, resume_s, dedupe_s, kept_s, recall_after_s, recall_answer_s, orphan_s, now
 
 -- The space's own numbers: tokens, message numbers and places in line only grow.
 local G
-local G_FIELDS = {'token', 'n', 'order', 'gen', 'last', 'opened', 'connected', 'shut', 'checked'}
+local G_FIELDS = {'token', 'n', 'order', 'gen', 'last', 'opened', 'connected', 'shut', 'checked', 'stops', 'results_waited'}
 
 -- Replies, in the order in which they must leave: {session, bytes}.
 local effects
@@ -25,7 +25,7 @@ function mh.begin(prefix, caller)
   floor, min, max, ceil = math.floor, math.min, math.max, math.ceil
   call, pack, unp = redis.call, cmsgpack.pack, cmsgpack.unpack
   P = prefix
-  me, pulse_s, lease_s, resume_s, dedupe_s, kept_s, recall_after_s, recall_answer_s = unpack(unp(caller))
+  me, pulse_s, lease_s, resume_s, dedupe_s, kept_s, recall_after_s, recall_answer_s, orphan_s = unpack(unp(caller))
   local read = call('TIME')
   now = tonumber(read[1]) + tonumber(read[2]) / 1e6
   G, effects, mh.answer, mh.is_well = {}, {}, nil, nil

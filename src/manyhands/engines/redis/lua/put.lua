@@ -76,23 +76,23 @@ local function under_leases(s, causes, blobs)
   return fresh, lost
 end
 
--- Add one message with headers; how many were added.
-local function add_one(q, blob)
+-- Add one message with headers; how many calls it is, 0 if it was left out.
+local function add_one(q, blob, s)
   local e, due_at = mh.fresh(blob)
   local id, expires_at = e[1], e[6]
   if expires_at > 0 and expires_at <= now then return 0 end  -- its time was over before it came
   if e[5] and call('HSETNX', P .. ':known', id, 0) == 0 then return 0 end
-  if e[2] > 0 then call('HSET', P .. ':calls', id, q.name) end
   local n = fmt('%d', mh.next('n'))
   call('HSET', q.key .. ':m', n, blob)
-  if e[2] > 0 or e[5] or expires_at > 0 or e[7] > 0 then mh.note_entry(q, n, e) end
+  if e[2] > 0 or e[5] or expires_at > 0 or e[7] > 0 or e[10] ~= '' then mh.note_entry(q, n, e) end
+  mh.know(q, n, e, s)
   if due_at > now then
     mh.push_delayed(q, n, due_at)
   else
     call('ZADD', q.key .. ':r', mh.lane_score(e[3]), n)
   end
   if expires_at > 0 then mh.at(expires_at, 'x:' .. n .. ':' .. q.name) end
-  return 1
+  return mh.calls_in(e)
 end
 mh.add_one = add_one
 
@@ -119,7 +119,7 @@ local function add(s, q, is_plain, causes, blobs)
   if is_plain then
     n = add_plain(q, blobs)
   else
-    for _, blob in ipairs(blobs) do n = n + add_one(q, blob) end
+    for _, blob in ipairs(blobs) do n = n + add_one(q, blob, s) end
   end
   mh.change(q, 'put', n)
   mh.change(q, 'unfinished', n)

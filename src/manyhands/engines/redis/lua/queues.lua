@@ -11,7 +11,7 @@ local Q, dirty
 mh.begins[#mh.begins + 1] = function() Q, dirty = {}, {} end
 local FIELDS = {
   'max', 'is_shut', 'leased', 'unbegun', 'unfinished', 'put', 'done', 'redelivered', 'died', 'waiting', 'putting',
-  'joining', 'last_calls', 'is_armed',
+  'joining', 'last_calls', 'is_armed', 'children', 'parked',
 }
 local CLASS = 2 ^ 47
 
@@ -72,6 +72,7 @@ function mh.wake(q)
 end
 
 function mh.serve_dirty()
+  mh.serve_streams()
   local q = next(dirty)
   while q do
     dirty[q] = nil
@@ -79,6 +80,10 @@ function mh.serve_dirty()
     if q.waiting > 0 then mh.serve(q) end
     if q.joining > 0 and q.unfinished == 0 then mh.answer_joins(q) end
     q = next(dirty)
+    if not q then
+      mh.serve_streams()
+      q = next(dirty)
+    end
   end
 end
 
@@ -114,7 +119,8 @@ function mh.promote(q)
 end
 
 -- What is known of a message: {id, kind, priority, max_deliveries, is_dedupe, expires_at, keep_result_s, deliveries,
--- is_suspect}. Read from its bytes when nothing was noted yet.
+-- is_suspect, reply_to, calls, part, need, first, end}; need is '' unless it is parked, [first, end) are the calls that a lease
+-- of a pack still has once that is less than all. Read from its bytes when nothing was noted yet.
 function mh.entry(q, n)
   local raw = call('HGET', q.key .. ':m', n .. 'e')
   if raw then return unp(raw) end
@@ -124,7 +130,10 @@ end
 function mh.fresh(blob)
   local id, kind, priority, due_at, max_deliveries, options = mh.headers(blob)
   options = options or {}
-  return {id, kind, priority, max_deliveries, options[1] or false, options[2] or 0, options[3] or 0, 0, false}, due_at
+  return {
+    id, kind, priority, max_deliveries, options[1] or false, options[2] or 0, options[3] or 0, 0, false, options[4] or '',
+    options[5] or 0, options[6] or -1, '', 0, 0,
+  }, due_at
 end
 
 function mh.note_entry(q, n, e)
@@ -142,8 +151,12 @@ function mh.hold_unbegun(q, sid, n)
 end
 
 function mh.stats(q)
-  return arr(14) .. pack(
+  local parked = {}
+  for i, value in ipairs(q.parked > 0 and call('HGETALL', q.key .. ':nd') or {}) do
+    parked[i] = i % 2 == 0 and pack(tonumber(value)) or pack(value)
+  end
+  return arr(15) .. pack(
     q.name, q.max, mh.ready_n(q), call('ZCARD', q.key .. ':d'), q.leased, q.unbegun, call('ZCARD', q.key .. ':x'),
     q.unfinished, q.waiting, q.put, q.done, q.redelivered, q.died, q.is_shut == 1
-  )
+  ) .. '\222' .. char(floor(#parked / 512), #parked / 2 % 256) .. table.concat(parked)
 end

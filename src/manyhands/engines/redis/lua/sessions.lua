@@ -10,7 +10,8 @@
 local S, alive
 mh.begins[#mh.begins + 1] = function() S, alive = {}, {} end
 local CHUNK = 500
-local FIELDS = {'client', 'gen', 'name', 'connected', 'heard', 'here', 'watched', 'away', 'attached', 'ended', 'puts', 'recalls'}
+local FIELDS = {'client', 'gen', 'name', 'connected', 'heard', 'here', 'watched', 'away', 'attached', 'ended', 'puts', 'recalls', 'offers', 'parent'}
+local TEXTS = {client = true, name = true, parent = true}
 
 function mh.session(sid)
   local s = S[sid]
@@ -19,10 +20,8 @@ function mh.session(sid)
     local v = call('HMGET', key, unpack(FIELDS))
     s = false
     if v[2] then
-      s = {id = sid, key = key, client = v[1], name = v[3]}
-      for i, field in ipairs(FIELDS) do
-        if i ~= 1 and i ~= 3 then s[field] = tonumber(v[i]) end
-      end
+      s = {id = sid, key = key}
+      for i, field in ipairs(FIELDS) do s[field] = TEXTS[field] and v[i] or tonumber(v[i] or 0) end
     end
     S[sid] = s
   end
@@ -46,7 +45,7 @@ function mh.heard(s)
 end
 
 function mh.forget_session(s)
-  call('DEL', s.key, s.key .. ':t', s.key .. ':p', s.key .. ':k', s.key .. ':pp', s.key .. ':rq')
+  call('DEL', s.key, s.key .. ':t', s.key .. ':p', s.key .. ':k', s.key .. ':pp', s.key .. ':rq', s.key .. ':st', s.key .. ':of')
   call('SREM', P .. ':sessions', s.id)
   mh.never('w:' .. s.id)
   mh.never('f:' .. s.id)
@@ -95,7 +94,7 @@ function mh.release(q, rec, sid)
   if not rec[3] then mh.hold_unbegun(q, sid, -1) end
 end
 
-local function end_leases(s, each)
+function mh.end_leases(s, each)
   local all = call('HGETALL', s.key .. ':t')
   call('DEL', s.key .. ':t')
   for i = 2, #all, 2 do
@@ -108,14 +107,14 @@ end
 
 -- A consumer is lost: what it had begun is charged; all of it goes to the head and travels alone from now.
 function mh.lose_leases(s, reason)
-  end_leases(s, function(q, rec)
+  mh.end_leases(s, function(q, rec)
     mh.give_back(q, rec, {consumer = s.name, outcome = rec[3] and 'lost' or '', reason = reason, is_suspect = true})
   end)
 end
 
 -- A consumer ends on purpose: what it had begun is charged, the rest is not; no neighbour is suspected.
 function mh.return_leases(s)
-  end_leases(s, function(q, rec)
+  mh.end_leases(s, function(q, rec)
     mh.give_back(q, rec, {
       consumer = s.name, outcome = rec[3] and 'released' or '', reason = 'goodbye', is_suspect = not rec[3] and rec[7],
     })
@@ -152,6 +151,7 @@ function mh.detach(s, away_s, reason)
     mh.lose_leases(s, reason)
   end
   s.ended = now
+  mh.watch_streams(s)
   mh.at(now + kept_s, 'f:' .. s.id)
 end
 
@@ -226,7 +226,7 @@ end
 
 -- {sid, name, held or false, is_here}; the answer goes to the caller alone: {gen, is_resumed, lost}.
 mh.on.attach = function(_, r)
-  local sid, name, held, here = r[2], r[3], r[4], r[5]
+  local sid, name, held, here, parent = r[2], r[3], r[4], r[5], r[6]
   if G.shut > 0 then
     mh.check_clients()
     -- An engine to which nobody was connected is opened by who comes first.
@@ -235,10 +235,8 @@ mh.on.attach = function(_, r)
   local s = mh.session(sid)
   local is_known = s and true
   if not s then
-    s = {id = sid, key = P .. ':s:' .. sid, name = name}
-    for i, field in ipairs(FIELDS) do
-      if i ~= 1 and i ~= 3 then s[field] = 0 end
-    end
+    s = {id = sid, key = P .. ':s:' .. sid}
+    for _, field in ipairs(FIELDS) do s[field] = TEXTS[field] and '' or 0 end
     S[sid] = s
     call('SADD', P .. ':sessions', sid)
   elseif s.connected == 1 then
@@ -246,6 +244,7 @@ mh.on.attach = function(_, r)
     call('SREM', P .. ':cs:' .. s.client, sid)
   end
   if name ~= '' then s.name = name end
+  s.parent = parent ~= sid and parent or ''
   connected(s, 1)
   mh.never('f:' .. sid)
   s.client, s.gen, s.here, s.attached, s.heard = me, mh.next('gen'), here and 1 or 0, now, now
@@ -259,7 +258,7 @@ mh.on.attach = function(_, r)
     local q = mh.queue(rec[1])
     if kept[leases[i]] then
       kept[leases[i]] = nil
-      if not rec[3] then names[q] = true end
+      if not rec[3] or s.parent ~= '' then names[q] = true end
     else
       call('HDEL', s.key .. ':t', leases[i])
       mh.release(q, rec, sid)
@@ -270,7 +269,10 @@ mh.on.attach = function(_, r)
     if kept[fmt('%d', token)] then lost[#lost + 1] = token end
   end
   if call('HLEN', s.key .. ':t') > 0 then mh.watch(s) end
-  for q in pairs(names) do mh.arm(q) end
+  for q in pairs(names) do
+    if s.parent ~= '' then mh.add_child(q, s) end
+    mh.arm(q)
+  end
   mh.answer = pack({s.gen, is_known and held and true or false, lost})
 end
 
@@ -283,6 +285,7 @@ mh.on[15] = function(s)
   connected(s, 0)
   call('SREM', P .. ':cs:' .. s.client, s.id)
   answer_nothing(s)
+  mh.watch_streams(s, true)
   mh.forget_session(s)
 end
 
@@ -292,10 +295,15 @@ mh.on[14] = function(s, r)
 end
 
 -- ReportDead
-mh.on[16] = function(s, r)
+-- {16, rid, session, reason, token, part, settlement or nil, is_idle}, and the settlement's result as a body
+mh.on[16] = function(s, r, bodies)
   if r[3] == s.id then return mh.fail(s, r[2], 'usage', 'a session cannot report itself dead; say goodbye') end
   local dead = mh.session(r[3])
-  if dead then mh.detach(dead, nil, r[4] ~= '' and r[4] or 'its parent reported it dead') end
+  if dead then
+    local reason = r[4] ~= '' and r[4] or 'its parent reported it dead'
+    if r[5] ~= 0 or r[8] then mh.end_running(dead, r, bodies[1], reason) end
+    mh.detach(dead, nil, reason)
+  end
   mh.done(s, r[2])
 end
 

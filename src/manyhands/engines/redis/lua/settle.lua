@@ -1,7 +1,29 @@
 -- Ending deliveries, and the count of what is unfinished.
 local ACK, NACK, REJECT, PARK = 0, 1, 2, 4
 
--- {7, rid, seq, floor, settlements}, each {token, kind, is_task_done, delay_s, reason, result}; result is which body it is.
+-- End a delivery of a message that is no pack, in any of the ways. It is out of its lease already.
+function mh.settle_alone(s, q, rec, one, result)
+  local kind = one[2]
+  if kind == ACK then
+    mh.finish(q, rec, result)
+    if one[3] then mh.less_unfinished(q, 1) end
+  elseif kind == NACK then
+    mh.give_back_alone(q, rec,
+      {consumer = s.name, outcome = 'nack', reason = one[5], delay_s = one[4], result = result})
+  elseif kind == REJECT then
+    local e = mh.entry(q, rec[2])
+    e[8] = rec[5]
+    mh.add_history(q, rec[2], {rec[5], s.name, rec[4], now, 'reject', one[5]})
+    mh.bury(q, rec[2], e, one[5] ~= '' and one[5] or 'rejected', 'task', result)
+  elseif kind == PARK then
+    mh.withdraw_offer(s, one[5])
+    mh.park_message(q, rec, mh.entry(q, rec[2]), one[5])
+  else
+    mh.give_back_alone(q, rec, {is_suspect = rec[7]})
+  end
+end
+
+-- {7, rid, seq, floor, settlements}, each {token, kind, is_task_done, delay_s, reason, result, calls}; result is which body it is.
 mh.on[7] = function(s, r, bodies)
   local rid, seq, floor_ = r[2], r[3], r[4]
   if seq > 0 then
@@ -12,9 +34,16 @@ mh.on[7] = function(s, r, bodies)
   end
   local settlements, lost = r[5], {}
   for _, one in ipairs(settlements) do
-    if one[2] == PARK and call('HEXISTS', s.key .. ':t', fmt('%d', one[1])) == 1 then
-      mh.note(s, '', seq, floor_, false)
-      return mh.fail(s, rid, 'unsupported_feature', 'this engine cannot park what no worker here can run; release or reject it')
+    if one[7] > 0 then
+      local raw = call('HGET', s.key .. ':t', fmt('%d', one[1]))
+      local rec = raw and unp(raw)
+      if rec then
+        local first, last = mh.left(mh.entry(mh.queue(rec[1]), rec[2]))
+        if one[7] > last - first then
+          mh.note(s, '', seq, floor_, false)
+          return mh.fail(s, rid, 'usage', fmt('%d calls cannot be settled: %d are left', one[7], last - first))
+        end
+      end
     end
   end
   for _, one in ipairs(settlements) do
@@ -24,22 +53,15 @@ mh.on[7] = function(s, r, bodies)
       lost[#lost + 1] = one[1]
     else
       call('HDEL', s.key .. ':t', token)
-      local rec, kind = unp(raw), one[2]
+      local rec = unp(raw)
       local q = mh.queue(rec[1])
       mh.release(q, rec, s.id)
       if not rec[3] then mh.wake(q) end
-      if kind == ACK then
-        mh.finish(q, rec, one[6] and bodies[one[6]])
-        if one[3] then mh.less_unfinished(q, 1) end
-      elseif kind == NACK then
-        mh.give_back(q, rec, {consumer = s.name, outcome = 'nack', reason = one[5], delay_s = one[4]})
-      elseif kind == REJECT then
-        local e = mh.entry(q, rec[2])
-        e[8] = rec[5]
-        mh.add_history(q, rec[2], {rec[5], s.name, rec[4], now, 'reject', one[5]})
-        mh.bury(q, rec[2], e, one[5] ~= '' and one[5] or 'rejected')
+      local e = rec[6] and mh.entry(q, rec[2])
+      if e and e[11] > 1 then
+        mh.settle_pack(s, q, rec, e, one, one[6] and bodies[one[6]])
       else
-        mh.give_back(q, rec, {is_suspect = rec[7]})
+        mh.settle_alone(s, q, rec, one, one[6] and bodies[one[6]])
       end
     end
   end

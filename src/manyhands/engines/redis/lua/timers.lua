@@ -9,7 +9,10 @@ local DUE = {
   end,
   f = function(sid)
     local s = mh.session(sid)
-    if s and s.connected == 0 and call('HLEN', s.key .. ':t') == 0 then mh.forget_session(s) end
+    if s and s.connected == 0 and call('HLEN', s.key .. ':t') == 0 then
+      mh.watch_streams(s, true)
+      mh.forget_session(s)
+    end
   end,
   d = function(name) mh.promote(mh.queue(name)) end,
   x = function(subject)
@@ -26,7 +29,8 @@ local DUE = {
     q.is_armed, q.is_changed = 0, true
     mh.ask(q)
   end,
-  r = function(id) mh.drop_result(id) end,
+  r = function(k) mh.drop_result(k) end,
+  o = function(name) mh.orphan(name) end,
   k = function(id) call('HDEL', P .. ':known', id) end,
 }
 

@@ -3,6 +3,16 @@
 local LINES = {L = 'w', P = 'p', J = 'j'}
 local COUNTS = {L = 'waiting', P = 'putting', J = 'joining'}
 
+-- The queues in whose lines it stands: a lease may name several.
+local function queues_of(rec)
+  local queues = {mh.queue(rec[2])}
+  if rec[1] == 'L' then
+    for _, name in ipairs(rec[8]) do queues[#queues + 1] = mh.queue(name) end
+  end
+  return queues
+end
+mh.queues_of = queues_of
+
 -- rec is {kind, queue or id, rid, key, …}.
 function mh.park(s, rec, wait_s)
   local order = mh.next('order')
@@ -16,10 +26,12 @@ function mh.park(s, rec, wait_s)
   local member = rec[4] .. ':' .. s.id
   if rec[1] == 'R' then
     call('ZADD', P .. ':rw:' .. rec[2], order, member)
-  else
-    local q = mh.queue(rec[2])
-    call('ZADD', q.key .. ':' .. LINES[rec[1]], order, member)
-    mh.change(q, COUNTS[rec[1]], 1)
+    G.results_waited = G.results_waited + 1
+  elseif rec[1] ~= 'C' then
+    for _, q in ipairs(queues_of(rec)) do
+      call('ZADD', q.key .. ':' .. LINES[rec[1]], order, member)
+      mh.change(q, COUNTS[rec[1]], 1)
+    end
   end
   if wait_s > 0 then mh.at(now + wait_s, 'p:' .. member) end
   return true
@@ -37,12 +49,15 @@ function mh.unpark(s, rec)
   mh.never('p:' .. member)
   if rec[1] == 'R' then
     call('ZREM', P .. ':rw:' .. rec[2], member)
+    G.results_waited = G.results_waited - 1
     return
   end
-  local q = mh.queue(rec[2])
-  call('ZREM', q.key .. ':' .. LINES[rec[1]], member)
-  mh.change(q, COUNTS[rec[1]], -1)
-  if rec[1] == 'L' and rec[7] then mh.change(q, 'last_calls', -1) end
+  if rec[1] == 'C' then return mh.withdraw_collect(s, rec) end
+  for _, q in ipairs(queues_of(rec)) do
+    call('ZREM', q.key .. ':' .. LINES[rec[1]], member)
+    mh.change(q, COUNTS[rec[1]], -1)
+    if rec[1] == 'L' and rec[7] then mh.change(q, 'last_calls', -1) end
+  end
   if rec[1] == 'P' and rec[5] > 0 then
     call('HDEL', s.key .. ':pp', rec[2] .. '\0' .. fmt('%d', rec[5]))
     s.puts, s.is_changed = s.puts - 1, true
@@ -75,6 +90,7 @@ function mh.end_wait(s, rec)
   if rec[1] == 'L' then mh.end_lease_wait(s, rec)
   elseif rec[1] == 'P' then mh.refuse_put(s, rec)
   elseif rec[1] == 'J' then mh.answer_join(s, rec)
+  elseif rec[1] == 'C' then mh.answer_collect(s, rec)
   else mh.end_result_wait(s, rec) end
 end
 
