@@ -207,6 +207,13 @@ mh.on.meet = function(_, r)
     G.token = G.token + 2 ^ 20
     for _, client in ipairs(call('ZRANGE', P .. ':clients', 0, -1)) do mh.client_gone(client, lease_s) end
     mh.credit()
+    for _, sid in ipairs(call('SMEMBERS', P .. ':sessions')) do
+      local s = mh.session(sid)
+      if s and s.connected == 0 then
+        s.away = now + lease_s
+        if call('HLEN', s.key .. ':t') > 0 then mh.watch(s) end
+      end
+    end
     open_queues()
   end
   mh.on.pulse(nil, r)
