@@ -14,7 +14,7 @@ import manyhands as mh
 from manyhands import events, model
 from manyhands.engines.opening import open_engine
 from manyhands.engines.redis import RedisEngine
-from manyhands.errors import AuthenticationFailed, EngineUnavailable, UnsupportedFeature, UsageError
+from manyhands.errors import AuthenticationFailed, EngineUnavailable, UsageError
 from manyhands.model import Limits
 from manyhands.testing.contract.peer import Peer, message
 from redis_server import RedisServer
@@ -111,26 +111,22 @@ def test_spaces_know_nothing_of_each_other(server: RedisServer, place: Place) ->
     assert peer.take("q").message.body == b"here"
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        events.Collect(0, "stream"),
-        events.Report(0, 1, 0, 1, 1, b""),
-        events.Cancel(0, "q", ["id"]),
-        events.Reclaim(0, "session", "q", []),
-        events.ReportDead(0, "session", token=7),
-        events.Lease(0, "q", also=["r"]),
-        events.Put(0, "q", 1, 0, [message(kind=1, options=model.Options(reply_to="stream"))]),
-        events.Create(0, "typeid"),
-    ],
-    ids=lambda one: type(one).__name__,
-)
-def test_what_is_not_offered_is_refused_and_nothing_weaker_is_done(place: Place, request_: events.Request) -> None:
-    peer = place.peer()
-    assert not peer.port.attached.features.calls
-    with pytest.raises(UnsupportedFeature):
-        peer.start(request_).expect(events.Done)
-    assert peer.lease("q") == []
+def test_calls_of_a_lost_pack_share_its_body(place: Place) -> None:
+    parent, calls, body = place.peer(), 500, b"x" * 50_000
+    options = model.Options(reply_to="a stream of this test's", calls=calls)
+    parent.put("q", message(body, id="P", kind=model.Kind.CALL, options=options))
+    child = place.peer()
+    child.take("q")
+    parent.report_dead(child.session)
+    prefix = f"manyhands:{{{place.url.partition('=')[2]}}}:q:q"
+    with redis.Redis(port=place.server.port) as admin:
+        assert sum(admin.memory_usage(f"{prefix}:{part}", samples=0) or 0 for part in "mb") < 20 * len(body)
+        for _ in range(calls):
+            delivery = parent.take("q")
+            assert delivery.message.body == body
+            assert parent.ack(delivery, result=b"done")
+        assert len(parent.ended("a stream of this test's", calls)) == calls
+        assert not admin.exists(f"{prefix}:b", f"{prefix}:m")
 
 
 def test_a_forged_message_is_refused_and_parked(place: Place) -> None:

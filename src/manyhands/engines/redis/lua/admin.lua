@@ -50,13 +50,13 @@ mh.on[21] = function(s, r)
   if q and limit > 0 then
     for _, place in ipairs({'r', 'd'}) do
       for _, n in ipairs(call('ZRANGE', q.key .. ':' .. place, 0, limit - #found - 1)) do
-        found[#found + 1] = call('HGET', q.key .. ':m', (string.gsub(n, '!', '')))
+        found[#found + 1] = mh.blob(q, call('HGET', q.key .. ':m', (string.gsub(n, '!', ''))))
       end
       if #found == limit then break end
     end
     for _, need in ipairs(q.parked > 0 and call('HKEYS', q.key .. ':nd') or {}) do
       for _, n in ipairs(#found < limit and call('ZRANGE', q.key .. ':z:' .. need, 0, limit - #found - 1) or {}) do
-        found[#found + 1] = call('HGET', q.key .. ':m', n)
+        found[#found + 1] = mh.blob(q, call('HGET', q.key .. ':m', n))
       end
     end
   end
@@ -100,7 +100,7 @@ mh.on[23] = function(s, r)
   for i = 1, min(limit, #found) do
     local died_at, q, n = found[i][1], found[i][3], found[i][5]
     local got = call('HMGET', q.key .. ':m', n, n .. 'r', n .. 'h')
-    letters[i] = '\149' .. pack(q.name) .. got[1] .. pack(died_at, got[2]) .. (got[3] or arr(0))
+    letters[i] = '\149' .. pack(q.name) .. mh.blob(q, got[1]) .. pack(died_at, got[2]) .. (got[3] or arr(0))
   end
   mh.reply(s, '\147' .. pack(74, r[2]) .. arr(#letters) .. table.concat(letters))
 end
@@ -110,10 +110,10 @@ local function exhume(q, ids)
   local out = {}
   for _, one in ipairs(dead_of(q, ids, 0)) do
     local e, n = one[4], one[5]
-    out[#out + 1] = {e, call('HGET', q.key .. ':m', n), one[2]}
+    out[#out + 1] = {e, mh.blob(q, call('HGET', q.key .. ':m', n)), one[2]}
     call('ZREM', q.key .. ':x', n)
     call('HDEL', P .. ':buried', e[1])
-    mh.forget_entry(q, n)
+    mh.forget_entry(q, n, e)
   end
   return out
 end

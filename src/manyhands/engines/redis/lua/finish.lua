@@ -57,7 +57,7 @@ function mh.finish(q, rec, result)
   mh.change(q, 'done', 1)
   local e
   if rec[6] or result then e = mh.entry(q, n) end
-  mh.forget_entry(q, n)
+  mh.forget_entry(q, n, e)
   if not e then return end
   local id, kind = e[1], e[2]
   if e[5] then mh.remember(id) end
@@ -100,7 +100,7 @@ end
 -- anything was.
 function mh.drop(q, n, e, why, code)
   mh.less_unfinished(q, e and mh.calls_in(e) or 1)
-  mh.forget_entry(q, n)
+  mh.forget_entry(q, n, e)
   if not e then return end
   if e[5] then call('HDEL', P .. ':known', e[1]) end
   if e[6] > 0 then mh.never('x:' .. n .. ':' .. q.name) end

@@ -53,7 +53,7 @@ local function grant(s, q, max_n, begin_n)
       local token = mh.next('token')
       leases[2 * i - 1] = fmt('%d', token)
       leases[2 * i] = pack({q.name, n, is_begun, now, deliveries, raw and true or false, suspect})
-      out[total] = '\147' .. pack(token, deliveries) .. blob
+      out[total] = '\147' .. pack(token, deliveries) .. mh.blob(q, blob)
       bytes = bytes + #blob
     end
     call('HSET', s.key .. ':t', unpack(leases))

@@ -39,9 +39,10 @@ local function part_of(q, rec, e, blob, history, part)
   local id = e[1] .. '.' .. fmt('%d', part)
   local n = fmt('%d', mh.next('n'))
   local options = arr(6) .. pack(false, e[6], e[7], e[10], 0, part)
-  call('HSET', q.key .. ':m', n, '\152' .. pack(id) .. sub(blob, body, tail - 1) .. pack(e[2], e[3], 0, e[4]) .. options)
+  mh.share_body(q, rec[2], sub(blob, body, tail - 1))
+  call('HSET', q.key .. ':m', n, '\193' .. pack(rec[2], '\152' .. pack(id), pack(e[2], e[3], 0, e[4]) .. options))
   if history then call('HSET', q.key .. ':m', n .. 'h', history) end
-  local alone = {id, e[2], e[3], e[4], false, e[6], e[7], rec[5], false, e[10], 0, part, '', 0, 0}
+  local alone = {id, e[2], e[3], e[4], false, e[6], e[7], rec[5], false, e[10], 0, part, '', 0, 0, rec[2]}
   mh.note_entry(q, n, alone)
   mh.know(q, n, alone)
   if e[6] > 0 then mh.at(e[6], 'x:' .. n .. ':' .. q.name) end

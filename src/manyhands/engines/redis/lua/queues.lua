@@ -1,5 +1,6 @@
 -- One queue's numbers and order.
 --
+--   b  hash: the bodies that calls of packs share, and how many do
 --   r  ready: members are message numbers ("7!" is a suspect, which travels alone), by place in the order:
 --      given back ones by number, then one class of scores for each priority, in it by arrival
 --   d  delayed, by due time        x  dead letters, by when they died
@@ -7,8 +8,8 @@
 --      leases, "7r" why it died. A plain message that was never given back has only the first.
 --   w, p, j  who waits for a message, for room, for the end, in line
 --   ub  session to how many it holds unbegun        rc  session to when its answer to a recall is overdue
-local Q, dirty
-mh.begins[#mh.begins + 1] = function() Q, dirty = {}, {} end
+local Q, dirty, shared
+mh.begins[#mh.begins + 1] = function() Q, dirty, shared = {}, {}, {} end
 local FIELDS = {
   'max', 'is_shut', 'leased', 'unbegun', 'unfinished', 'put', 'done', 'redelivered', 'died', 'waiting', 'putting',
   'joining', 'last_calls', 'is_armed', 'children', 'parked',
@@ -124,7 +125,7 @@ end
 function mh.entry(q, n)
   local raw = call('HGET', q.key .. ':m', n .. 'e')
   if raw then return unp(raw) end
-  return mh.fresh(call('HGET', q.key .. ':m', n))
+  return mh.fresh(mh.blob(q, call('HGET', q.key .. ':m', n)))
 end
 
 function mh.fresh(blob)
@@ -140,7 +141,29 @@ function mh.note_entry(q, n, e)
   call('HSET', q.key .. ':m', n .. 'e', pack(e))
 end
 
-function mh.forget_entry(q, n)
+-- A message's bytes as they are handed out. The calls of a pack share its body: they keep "\193", the number that it is kept
+-- under in `b`, and what stands before and behind it.
+function mh.blob(q, raw)
+  if byte(raw) ~= 193 then return raw end
+  local key, before, behind = unp(sub(raw, 2))
+  return before .. call('HGET', q.key .. ':b', key) .. behind
+end
+
+function mh.share_body(q, key, body)
+  local id = q.name .. '\0' .. key
+  if not shared[id] then
+    call('HSETNX', q.key .. ':b', key, body)
+    shared[id] = true
+  end
+  call('HINCRBY', q.key .. ':b', key .. 'c', 1)
+end
+
+-- e: what was noted of it, if anything was.
+function mh.forget_entry(q, n, e)
+  if e and e[16] and call('HINCRBY', q.key .. ':b', e[16] .. 'c', -1) == 0 then
+    call('HDEL', q.key .. ':b', e[16], e[16] .. 'c')
+    shared[q.name .. '\0' .. e[16]] = nil
+  end
   call('HDEL', q.key .. ':m', n, n .. 'e', n .. 'h', n .. 'u', n .. 'r')
 end
 
