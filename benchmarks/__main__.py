@@ -71,7 +71,8 @@ def table(rows: list[Row]) -> Table:
     for column in ("what", "manyhands", "peers", "aim"):
         made.add_column(column)
     for row in rows:
-        made.add_row(row.name, f"{number(row.ours)} {row.unit}", "\n".join(page.beside(row)), row.aim)
+        ours = f"{number(row.ours)} {row.unit}" if row.ours else "not in this run"
+        made.add_row(row.name, ours, "\n".join(page.beside(row)), row.aim)
     return made
 
 

@@ -125,8 +125,12 @@ def _growths(rows: list[Row]) -> list[Growth]:
 
 
 def beside(row: Row) -> list[str]:
-    """Each peer's figure, and how many times better ours is."""
-    return [f"{name}: {charts.number(value)} (× {charts.number(row.ratio(name))})" for name, value in row.others.items()]
+    """Each peer's figure, and how many times better ours is where there is one."""
+    better = {name: row.ratio(name) for name in row.others}
+    return [
+        f"{name}: {charts.number(value)}" + (f" (× {charts.number(better[name])})" if better[name] else "")
+        for name, value in row.others.items()
+    ]
 
 
 def _everybody(rows: list[Row]) -> list[str]:

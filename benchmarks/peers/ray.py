@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import ray
 
 from benchmarks.peers import interface, work
@@ -9,7 +11,13 @@ from benchmarks.peers import interface, work
 
 class Peer(interface.Peer):
     def start(self, workers):
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        ray.init(
+            num_cpus=workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            _temp_dir=os.environ["PEER_FOLDER"],  # its session's folder stays behind otherwise
+        )
         self._remote = {each: ray.remote(each) for each in (work.noop, work.echo, work.sleep)}
         self.configuration = f"ray.init(num_cpus={workers}, include_dashboard=False)"
 
