@@ -88,6 +88,28 @@ def test_wait_as_completed_callbacks_and_asyncio_know_our_futures(stage: Stage) 
     assert asyncio.run(gathered()) == list(range(100))
 
 
+def test_a_callback_that_raises_loses_no_other_result(stage: Stage) -> None:
+    gate = Gate()
+    stage.hand(gate=gate)
+    futures = [stage.submit(abs, -n) for n in range(20)]
+
+    def interrupted(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    futures[3].add_done_callback(interrupted)
+    gate.open.set()
+    results: list[int] = []
+    for future in futures:
+        while True:
+            try:
+                results.append(future.result(DEADLINE_S))
+                break
+            except KeyboardInterrupt:  # it hit this thread while it handed out results
+                continue
+    assert results == list(range(20))
+    stage.session.wait_until_idle()
+
+
 def test_many_threads_wait_at_the_same_time(stage: Stage) -> None:
     stage.hand()
     wrong: list[Any] = []

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from manyhands.client.calling.cancelling import cancel
@@ -163,6 +163,7 @@ def deliver(futures: Iterable[CallFuture[Any]], values: Sequence[Any], failed: M
         failed: by place in values: what to raise.
     """
     seen: list[tuple[CallFuture[Any], Any, BaseException | None]] = []
+    interrupt: BaseException | None = None
     waiting: list[Waiter] = []
     with _lock:
         if not failed:
@@ -191,8 +192,15 @@ def deliver(futures: Iterable[CallFuture[Any]], values: Sequence[Any], failed: M
     for future, value, error in seen:
         if future._state in _OVER:
             continue
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(value)
+        try:
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+        except InvalidStateError:  # it was cancelled just now
+            pass
+        except BaseException as raised:  # a callback's SystemExit, or Ctrl-C: the others have results all the same
+            interrupt = raised
         future._wake()
+    if interrupt is not None:
+        raise interrupt

@@ -87,5 +87,5 @@ class Helper:
                 session.look_after()
             except ManyhandsError:
                 log.debug("the helper of a session that has ended")
-            except Exception:
-                log.exception("A bug in the client; calls may wait for ever")
+            except BaseException:  # what a callback raised, SystemExit too: this thread is the session's
+                log.exception("Handing out results was interrupted")

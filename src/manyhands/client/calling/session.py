@@ -246,8 +246,12 @@ class CallSession:
         ended.reverse()
         with self.lock:
             self.state.collected(collected.number)
+        interrupt: BaseException | None = None
         while ended:
-            self._take_result(ended.pop())
+            try:
+                self._take_result(ended.pop())
+            except BaseException as error:  # Ctrl-C, or what a callback raised: the other results come only once
+                interrupt = error
         for feed in list(self._feeds):
             feed.feed()
         if self.state.has_output:
@@ -256,6 +260,8 @@ class CallSession:
             except ManyhandsError:
                 log.debug("no more results are fetched, because the session has ended")
         self._look_whether_idle()
+        if interrupt is not None:
+            raise interrupt
 
     def _take_outcome(self, outcome: Outcome) -> None:
         with self.lock:
@@ -286,8 +292,19 @@ class CallSession:
             self._fail(sent, range(first, first + n), from_code(ended.code, ended.text))
             return
         box = [ended.value]
-        group = sent.group
         del ended  # arrays are rebuilt in the memory of the result, if nobody else has it
+        awaiting = sent.awaiting
+        try:
+            self._hand_out(sent, first, n, sealed_id, box)
+        except BaseException:
+            lost = ServerUnavailable("The result had come, but this thread was interrupted before it was handed out.")
+            with self.lock:
+                self.state.over(sent, first, n)
+            awaiting.ended(first, [None] * n, dict.fromkeys(range(n), lost))  # but for those that have theirs
+            raise
+
+    def _hand_out(self, sent: Sent, first: int, n: int, sealed_id: str, box: list[bytes]) -> None:
+        group = sent.group
         try:
             encoding, start = self.codec.verify_result(group.queue, sealed_id, box[0], group.kind)
             read = group.read(encoding, box, start)
