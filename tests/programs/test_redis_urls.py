@@ -80,6 +80,17 @@ def test_a_server_in_front_of_redis_and_a_program_at_redis_itself_share_the_queu
     assert {queue["name"] for queue in json.loads(status.out)["queues"]} >= {"tasks", "results"}
 
 
+def test_workers_at_redis_run_what_any_program_there_submits(server: RedisServer, start: Start) -> None:
+    worker = start("worker", "-m", "manyhands", "worker", server.url, "--concurrency", "2", env={"MANYHANDS_AUTHKEY": KEY})
+    with mh.connect(server.url, KEY) as client:
+        assert client.submit(pow, 2, 3).result(timeout=60) == 8
+    with mh.Executor(url=server.url, authkey=KEY) as executor:
+        assert list(executor.map(abs, range(-300, 0))) == list(range(300, 0, -1))
+        assert executor.submit(divmod, 7, 2).result(timeout=60) == (3, 1)
+    worker.process.terminate()
+    assert worker.ends() == 0 or os.name != "posix"
+
+
 def test_a_password_is_never_printed(tmp_path: Path, start: Start) -> None:
     locked = RedisServer(tmp_path, settings=("--requirepass", "hush"))
     locked.start()
@@ -89,7 +100,11 @@ def test_a_password_is_never_printed(tmp_path: Path, start: Start) -> None:
             "serve", "-m", "manyhands", "serve", "tcp://127.0.0.1:0", "--store", url, env={"MANYHANDS_AUTHKEY": KEY}
         )
         front.prints("Ctrl-C")
-        assert "hush" not in front.out + front.err
+        worker = start("worker", "-m", "manyhands", "worker", url, "--concurrency", "1", env={"MANYHANDS_AUTHKEY": KEY})
+        worker.prints("works for")
+        assert "hush" not in front.out + front.err + worker.out + worker.err
+        worker.process.terminate()
+        worker.ends()
         if os.name == "posix":
             front.process.terminate()
             front.ends_quietly()

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from manyhands._version import __version__
-from manyhands.address import DEFAULT_URL
+from manyhands.address import DEFAULT_URL, without_password
 from manyhands.cli.options import AuthkeyOption, JsonOption, read_key
 from manyhands.cli.output import duration, print_json, size
 from manyhands.worker.limits import size_bytes
@@ -111,7 +111,7 @@ def announce(working: Worker, *, as_json: bool) -> None:
             {
                 "event": "started",
                 "version": __version__,
-                "url": working.url,
+                "url": without_password(working.url),
                 "queues": list(working.queues),
                 "pool": working.pool,
                 "concurrency": working.concurrency,
@@ -123,7 +123,7 @@ def announce(working: Worker, *, as_json: bool) -> None:
     what = {"process": "process", "thread": "thread", "async": "call"}[working.pool]
     many = "" if working.concurrency == 1 else "es" if what == "process" else "s"
     lines = [
-        f"manyhands {__version__} works for {working.url}",
+        f"manyhands {__version__} works for {without_password(working.url)}",
         f"  queues  {', '.join(working.queues)}",
         f"  hands   {working.concurrency} {what}{many}{limits(working)}",
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from manyhands.address import STORE_SCHEMES, parse_address, scheme_of, without_password
+from manyhands.address import OWNED_SCHEMES, STORE_SCHEMES, parse_address, scheme_of, without_password
 from manyhands.auth import Keyring
 from manyhands.client.calling.session import CallSession
 from manyhands.client.client import Client
@@ -52,10 +52,17 @@ def connect(url: str | None = None, authkey: str | bytes | None = None, *, timeo
 
 
 def open_calls(url: str | None, authkey: str | bytes | None) -> tuple[CallSession, Engine]:
-    """A session for calls at a server, and the engine to close behind it; raises as `connect` does."""
-    address = parse_address(find_url(url))
-    keyring = find_key(authkey, is_loopback=address.is_loopback, what=address.url).keyring
-    engine = RemoteEngine(address.url, keyring)
+    """A session for calls at a server or a store that many share, and the engine to close behind it; raises as `connect`."""
+    url = find_url(url)
+    scheme = scheme_of(url)
+    engine: Engine
+    if scheme in STORE_SCHEMES and scheme not in OWNED_SCHEMES:
+        keyring = find_key(authkey, is_loopback=False, what=without_password(url)).keyring
+        engine = open_engine(url)
+    else:
+        address = parse_address(url)
+        keyring = find_key(authkey, is_loopback=address.is_loopback, what=address.url).keyring
+        engine = RemoteEngine(address.url, keyring)
     try:
         return CallSession(engine, Codec([(key.id, key.body) for key in keyring])), engine
     except BaseException:

@@ -25,7 +25,7 @@ from multiprocessing.context import BaseContext
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from manyhands.address import STORE_SCHEMES, Address, parse_address, scheme_of
+from manyhands.address import STORE_SCHEMES, Address, parse_address, scheme_of, without_password
 from manyhands.auth import Keyring
 from manyhands.engines.base import Engine
 from manyhands.errors import ManyhandsError, UsageError
@@ -242,7 +242,7 @@ class Worker:
                 raise UsageError(
                     "memory:// would be this worker's own, where nobody puts anything; give the server's address."
                 )
-            keyring = find_key(self._authkey, is_loopback=False, what=self.url).keyring
+            keyring = find_key(self._authkey, is_loopback=False, what=without_password(self.url)).keyring
             engine, address = _serve_here(self.url, keyring, stack)
         else:
             address = parse_address(self.url)
