@@ -196,6 +196,8 @@ def end_one(
     _end(state, queue, entry, now)
     if settlement is not None and settlement.kind == SettleKind.ACK:
         _cover(state, queue, entry, part, 1, settlement.result, now)
+        if settlement.is_task_done:
+            less_unfinished(state, queue, 1)
     elif settlement is not None and settlement.kind == SettleKind.REJECT and settlement.result is not None:
         store_result(state, queue.name, entry.message, settlement.result, awaiting(state, entry.message), now, part, 1)
         alone = _part(state, queue, entry, part)

@@ -147,9 +147,10 @@ class ParentPromises(ContractBase):
         caller, (parent, child) = stage.peer(), family(stage)
         caller.put("q", call("P", calls=3), call("a"))
         pack, _ = child.lease("q", 2)
-        settlement = model.Settlement(pack.token, result=b"timed out")
+        settlement = model.Settlement(pack.token, is_task_done=True, result=b"timed out")
         parent.report_dead(child.session, token=pack.token, part=1, settlement=settlement)
         assert told(caller.ended(STREAM)) == [("P", 1, 1, b"timed out", "")]
+        assert caller.size("q").unfinished == 3
         again = parent.lease("q", 10)
         assert sorted((d.message.id, d.attempt) for d in again) == [("P.0", 1), ("P.2", 1), ("a", 1)]
         assert child.session != parent.session
