@@ -39,9 +39,11 @@ def test_workers_end_by_themselves_when_the_last_result_is_followed_by_the_end()
     server = mh.serve("tcp://127.0.0.1:0")
     tasks, results = server.queue("tasks"), server.queue("results")
     ended: list[str] = []
+    are_connected = threading.Barrier(3)  # one alone may do all the work before the other has reached the server
 
     def work() -> None:
         with mh.connect(server.url) as client:
+            are_connected.wait(20)
             for n in client.queue("tasks"):
                 client.queue("results").put(n * n)
         ended.append("normally")
@@ -49,6 +51,7 @@ def test_workers_end_by_themselves_when_the_last_result_is_followed_by_the_end()
     workers = [threading.Thread(target=work) for _ in range(2)]
     for worker in workers:
         worker.start()
+    are_connected.wait(20)
     tasks.put_many(range(10))
     assert sorted(results.get(timeout=20) for _ in range(10)) == [n * n for n in range(10)]
     tasks.shutdown()
