@@ -47,7 +47,7 @@ def working(cluster: Cluster, pool: str, concurrency: int = 3, **options: Any) -
         worker.stop()
         thread.join(20)
         assert not thread.is_alive()
-    eventually(lambda: own_threads() == before, "no thread of the worker is left")
+    eventually(lambda: own_threads() <= before, "no thread of the worker is left")
 
 
 @pytest.mark.parametrize("pool", ["thread", "async"])
@@ -105,7 +105,7 @@ def test_a_coroutine_that_outlasts_the_grace_goes_back(cluster: Cluster) -> None
     with working(cluster, "async", grace_s=0.1):
         cluster.caller.submit_task(errands.wait_in_the_loop)
         assert errands.begun.wait(20)
-    assert cluster.caller.stats().ready == 1
+    eventually(lambda: cluster.caller.stats().ready == 1, "it is back")
 
 
 @pytest.mark.parametrize(
