@@ -10,7 +10,7 @@ from manyhands.worker.block import MAX_IN_HAND
 
 WORK_IN_HAND_S = 0.004
 """So much measured work is asked for at once."""
-FEW, FEW_WORK_S = 3, 0.04
+FEW, FEW_WORK_S = 6, 0.06
 """And so many messages, while they are together not more work than that: else calls of 10 ms would stand still for several
 percent of the time, for the way to the engine. Who is idle gets what was not begun within a few milliseconds."""
 LONG_S = 0.05
