@@ -135,6 +135,7 @@ function mh.end_one(s, q, rec, part, one, result, reason)
   local blob, history = over(q, rec, e)
   if one and one[2] == 0 then
     cover(q, e, part, 1, result)
+    if one[3] then mh.less_unfinished(q, 1) end
   elseif one and one[2] == 2 and result then
     mh.store_result(q, e, result, t, part, 1)
     local alone, known = part_of(q, rec, e, blob, history, part)
