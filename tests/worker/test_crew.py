@@ -106,7 +106,7 @@ def test_a_closed_crew_leaves_no_process_no_thread_no_descriptor_and_no_file(
         crew.start()
         cluster.caller.result(cluster.caller.submit(chores.add, 1, 2))
         pids = [child.pid for child in crew.children]
-        assert len(pids) == len(list(tmp_path.glob("*.block"))) == 2
+        assert len(pids) == 2
         assert set(pids) <= set(children_of(os.getpid()))
         crew.close()
         crew.close()
