@@ -7,19 +7,16 @@ start method; all under all with MANYHANDS_TEST_PROFILE=nightly. What fails must
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from managers.cpython.test_cpythons_own_tests import Verdict, judge
+from programs.cpythons_tests import Run, Verdict, judge
 from programs.interpreters import Absent, python_with_the_package
 
 SUITE = Path(__file__).with_name("suite.py")
@@ -52,46 +49,6 @@ def cases() -> list[tuple[str, tuple[str, ...]]]:
     return [(version, suites) for version in versions for suites in SUITES]
 
 
-class Run:
-    """CPython's tests under one start method, as a program; they mostly wait, so several run side by side."""
-
-    def __init__(self, python: Path, suites: tuple[str, ...], folder: Path) -> None:
-        self._out, self._log = folder / "outcomes.json", folder / "log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [python, SUITE, suites[0], self._out, *suites[1:]],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                start_new_session=True,
-            )
-        self._started = time.monotonic()
-
-    def outcomes(self) -> dict[str, str]:
-        """How each test went."""
-        try:
-            self._process.wait(max(1.0, self._started + DEADLINE_S - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self.end()
-            pytest.fail(f"not done within {DEADLINE_S:.0f} s; the last lines say which test it was in:\n{self._tail()}")
-        assert self._process.returncode == 0, self._tail()
-        found: dict[str, str] = json.loads(self._out.read_text(encoding="utf-8"))
-        return found
-
-    def end(self) -> None:
-        """End it with all its children. Idempotent."""
-        with contextlib.suppress(ProcessLookupError):
-            if hasattr(os, "killpg"):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            else:
-                self._process.kill()
-        self._process.wait()
-
-    def _tail(self) -> str:
-        return self._log.read_text(encoding="utf-8", errors="replace")[-3000:]
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, tuple[str, ...]], Run]]:
     """One for each case that this machine can run, started at once."""
@@ -100,7 +57,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, t
         with contextlib.suppress(Absent):
             python = python_with_the_package(version)
             if has_the_tests(python):
-                made[version, suites] = Run(python, suites, tmp_path_factory.mktemp("-".join([version, *suites])))
+                made[version, suites] = Run(
+                    python, SUITE, suites[0], suites[1:], tmp_path_factory.mktemp("-".join([version, *suites])), DEADLINE_S
+                )
     yield made
     for run in made.values():
         run.end()

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
+from programs.cpythons_tests import Run, Verdict, judge
 from programs.interpreters import Absent, python_with_the_package
 
 SUITE = Path(__file__).with_name("suite.py")
@@ -52,27 +50,6 @@ def cases() -> list[tuple[str, str]]:
     return own + [case for case in others if IS_NIGHTLY or ONE_EACH[case[0]] == case[1]]
 
 
-class Verdict(NamedTuple):
-    """What is wrong with how the tests went; all empty when nothing is."""
-
-    failed: dict[str, str]
-    """Tests that failed and are no exceptions, with what they said."""
-    passed_after_all: list[str]
-    """Exceptions that passed: take them off the list."""
-    unexplained: list[str]
-    """Exceptions that failed with something else than the assertion that is named."""
-
-
-def judge(outcomes: dict[str, str], exceptions: dict[str, tuple[str, str]]) -> Verdict:
-    """Compare how tests went with what is known of them."""
-    failed = {name: text for name, text in outcomes.items() if text != "ok" and not text.startswith("skipped: ")}
-    return Verdict(
-        {name: text for name, text in failed.items() if name not in exceptions},
-        [name for name in exceptions if outcomes.get(name) == "ok"],
-        [name for name, (assertion, _) in exceptions.items() if name in failed and assertion not in failed[name]],
-    )
-
-
 def test_the_judgement_sees_what_fails_what_passes_unexpectedly_and_what_fails_otherwise() -> None:
     known = {"A.known": ("assert 1 == 2", "why"), "A.healed": ("assert x", "why"), "A.other": ("assert y", "why")}
     outcomes = {"A.good": "ok", "A.known": "… assert 1 == 2", "A.new": "boom", "A.healed": "ok", "A.other": "assert z"}
@@ -88,46 +65,6 @@ def test_there_are_few_exceptions_and_each_has_its_assertion_and_reason() -> Non
 # -- running them ----------------------------------------------------------------------------------------------------------
 
 
-class Run:
-    """CPython's tests under one start method, as a program; they mostly wait, so several run side by side."""
-
-    def __init__(self, python: Path, method: str, folder: Path) -> None:
-        self._out, self._log = folder / "outcomes.json", folder / "log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [python, SUITE, method, self._out],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                start_new_session=True,
-            )
-        self._started = time.monotonic()
-
-    def outcomes(self) -> dict[str, str]:
-        """How each test went."""
-        try:
-            self._process.wait(max(1.0, self._started + DEADLINE_S - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self.end()
-            pytest.fail(f"not done within {DEADLINE_S:.0f} s; the last lines say which test it was in:\n{self._tail()}")
-        assert self._process.returncode == 0, self._tail()
-        found: dict[str, str] = json.loads(self._out.read_text(encoding="utf-8"))
-        return found
-
-    def end(self) -> None:
-        """End it with all its children. Idempotent."""
-        with contextlib.suppress(ProcessLookupError):
-            if hasattr(os, "killpg"):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            else:
-                self._process.kill()
-        self._process.wait()
-
-    def _tail(self) -> str:
-        return self._log.read_text(encoding="utf-8", errors="replace")[-3000:]
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, str], Run]]:
     """One for each case that this machine can run, started at once."""
@@ -136,7 +73,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, s
         with contextlib.suppress(Absent):
             python = python_with_the_package(version)
             if has_the_test_package(python):
-                made[version, method] = Run(python, method, tmp_path_factory.mktemp(f"{version}-{method}"))
+                made[version, method] = Run(
+                    python, SUITE, method, (), tmp_path_factory.mktemp(f"{version}-{method}"), DEADLINE_S
+                )
     yield made
     for run in made.values():
         run.end()
