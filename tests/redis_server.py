@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ports import free_port
+
 _STARTS_S = 15.0
 
 
@@ -31,7 +33,7 @@ class RedisServer:
     def __init__(self, folder: Path, *, fsync: str = "always", settings: tuple[str, ...] = ()) -> None:
         self._folder = folder
         self._settings = ("--appendonly", "yes", "--appendfsync", fsync, "--save", "", *settings)
-        self.port = _free_port()
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -84,13 +86,6 @@ class RedisServer:
                 return sock.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
-
-
-def _free_port() -> int:
-    """A port that nobody has now, and whose neighbour 10,000 above, which a cluster's node takes as well, is a port too."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = int(sock.getsockname()[1])
-    return port if port < 55_000 else port - 20_000
 
 
 class RedisCluster:
