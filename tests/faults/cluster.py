@@ -1,4 +1,4 @@
-"""A small cluster of real processes behind a proxy that cuts."""
+"""Real processes to be killed, and a small cluster of them behind a proxy that cuts."""
 
 from __future__ import annotations
 
@@ -23,20 +23,14 @@ def until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> 
         time.sleep(0.01)
 
 
-class Cluster:
-    """One server on one file, and everybody else through the proxy. What is killed is started again at once."""
+class Programs:
+    """Programs of programs.py, each under a name. What is killed is started again at once."""
 
-    def __init__(self, folder: Path, *, lease_s: float = 30.0) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.lease_s = lease_s
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
-        self.direct_url = f"tcp://127.0.0.1:{self._port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._commands: dict[str, list[str]] = {}
         self._started = 0
-        self.run("server", "server", str(self._port), str(folder / "store.db"), str(lease_s))
-        self.proxy = CuttingProxy(("127.0.0.1", self._port))
 
     def run(self, name: str, *arguments: str) -> None:
         """Start one of programs.py's programs under a name."""
@@ -58,11 +52,14 @@ class Cluster:
         process.wait()
         self._start(name)
 
+    def is_over(self, name: str) -> bool:
+        """Whether it ended by itself."""
+        return self.processes[name].poll() is not None
+
     def close(self) -> None:
         for process in self.processes.values():
             process.kill()
             process.wait()
-        self.proxy.close()
 
     def errors(self) -> str:
         """What programs said on stderr."""
@@ -79,3 +76,20 @@ class Cluster:
             self.processes[name] = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=err, stdin=subprocess.DEVNULL, env=os.environ.copy()
             )
+
+
+class Cluster(Programs):
+    """One server on one file, and everybody else through a proxy that cuts."""
+
+    def __init__(self, folder: Path, *, lease_s: float = 30.0) -> None:
+        super().__init__(folder)
+        self.lease_s = lease_s
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        self.direct_url = f"tcp://127.0.0.1:{self._port}"
+        self.run("server", "server", str(self._port), str(folder / "store.db"), str(lease_s))
+        self.proxy = CuttingProxy(("127.0.0.1", self._port))
+
+    def close(self) -> None:
+        super().close()
+        self.proxy.close()
