@@ -44,6 +44,11 @@ class RedisServer:
         """Start it and wait until it answers."""
         self.start_with("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), *self._settings)
 
+    def start_alone(self) -> None:
+        """Start a replica from its own disk, as a server that follows nobody."""
+        self._settings = (*self._settings, "--replicaof", "no one")
+        self.start()
+
     def start_with(self, *arguments: str) -> None:
         """Start it with these arguments alone, and wait until it answers."""
         with (self._folder / "valkey.log").open("ab") as log:

@@ -171,6 +171,8 @@ class Durability(msgspec.Struct, array_like=True, frozen=True):
     """"process" (survives any client's death), "disk" (also kill -9 of the server and power loss), "replicated"."""
     text: str
     """The same as one sentence for people, with the setting that was checked."""
+    weaker: str = ""
+    """In which way it is weaker than the URL asks for; "" where it is not."""
 
 
 class Features(msgspec.Struct, array_like=True, frozen=True):

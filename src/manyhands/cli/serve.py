@@ -73,11 +73,14 @@ def announce(url: str, store: str, durability: Durability, key_source: str, *, a
     """Say what is served where, once it is: programs that start a server wait for this."""
     if as_json:
         document = {"url": url, "store": store, "durability": durability.text, "key": key_source, "pid": os.getpid()}
+        if durability.weaker:
+            document["weaker"] = durability.weaker
         print_json({"version": __version__, **document})
         return
     lines = [
         f"manyhands {__version__} serves {url}",
         f"  store  {store}: {durability.text}",
+        *([f"  weaker {durability.weaker}"] if durability.weaker else []),
         f"  key    {where_from(key_source)}",
         f"  look   manyhands status{'' if url == DEFAULT_URL else f' --url {url}'}",
         "  stop   Ctrl-C",

@@ -68,7 +68,9 @@ class Sample:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._warned = client.open().port.attached.notes
+        attached = client.open().port.attached
+        weaker = attached.durability.weaker
+        self._warned = [*([f"weaker than asked: {weaker}"] if weaker else []), *attached.notes]
         self._taken_mono = time.monotonic()
         self._stats: StatsReply = client.stats()
         self._rates: dict[str, tuple[float, float]] = {}

@@ -444,7 +444,7 @@ class Connection(asyncio.BufferedProtocol):
             port.detach(goodbye=False)
             return
         self._port = port
-        notes = self._server.notes
+        notes = [*port.attached.notes, *self._server.notes]
         self._outbox.insert(0, msgspec.structs.replace(port.attached, notes=notes) if notes else port.attached)
         self.flush()
         early, self._early = self._early, []

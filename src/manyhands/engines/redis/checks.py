@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from manyhands.errors import EngineUnavailable, UsageError
-from manyhands.model import Durability
+from manyhands.model import Durability, Features, Limits
 
 
 class Found(NamedTuple):
@@ -20,6 +20,15 @@ class Found(NamedTuple):
     survives_restart: bool
     notes: list[str]
     """What the person who looks after it should know."""
+
+
+class About:
+    """What the engine says of itself in Attached."""
+
+    def __init__(self, found: Found, limits: Limits) -> None:
+        self.found = found
+        self.limits = limits
+        self.features = Features(survives_restart=found.survives_restart)
 
 
 def examine(info: Mapping[str, str], config: Mapping[str, str], text: str) -> Found:

@@ -45,6 +45,10 @@ class Elsewhere(Unreachable):
         self.port = port
 
 
+class TooFew(Unreachable):
+    """Redis is there without the replicas that the URL asks for."""
+
+
 class Denied(Exception):
     """Redis does not let us in: the user, the password or the rights are wrong."""
 
@@ -84,30 +88,44 @@ class Wire:
         except redis.exceptions.RedisError as error:
             raise translated(error) from error
 
-    def run(self, prefix: bytes, args: Sequence[bytes], *, is_relief: bool = False) -> list[Any]:
-        """One step.
+    def run(
+        self, prefix: bytes, args: Sequence[bytes], *, is_relief: bool = False, then: Sequence[str] = ()
+    ) -> tuple[list[Any], Any]:
+        """One step, and what the server says to a command right behind it, in one trip.
 
         Args:
             is_relief: it puts nothing, and may run when memory is short.
+            then: that command; its refusal is its answer.
 
         Raises:
             MemoryShort, Refusal: nothing was applied.
             Unreachable: it may have been applied or not.
         """
         command = packed([b"FCALL", function("relief" if is_relief else "step"), b"1", prefix, *args])
+        if then:
+            command += packed([word.encode() for word in then])
         try:
-            self._connection.send_packed_command(command, check_health=False)
-            try:
-                return self._connection.read_response()  # type: ignore[no-any-return]
-            except redis.exceptions.ResponseError as error:
-                if "function not found" not in str(error).lower():
-                    raise
-            self._connection.send_command("FUNCTION", "LOAD", "REPLACE", source())
-            self._connection.read_response()
-            self._connection.send_packed_command(command, check_health=False)
-            return self._connection.read_response()  # type: ignore[no-any-return]
+            answer, second = self._exchange(command, is_two=bool(then))
+            if isinstance(answer, redis.exceptions.ResponseError) and "function not found" in str(answer).lower():
+                self._connection.send_command("FUNCTION", "LOAD", "REPLACE", source())
+                self._connection.read_response()
+                answer, second = self._exchange(command, is_two=bool(then))
         except redis.exceptions.RedisError as error:
             raise translated(error) from error
+        if isinstance(answer, Exception):
+            raise translated(answer) from answer
+        return answer, second
+
+    def _exchange(self, command: Sequence[bytes], *, is_two: bool) -> tuple[Any, Any]:
+        """Send, and read one answer or two; a refusal is an answer."""
+        self._connection.send_packed_command(command, check_health=False)
+        return self._answer(), self._answer() if is_two else None
+
+    def _answer(self) -> Any:
+        try:
+            return self._connection.read_response()
+        except redis.exceptions.ResponseError as refusal:
+            return refusal
 
     def subscribe(self, channel: bytes) -> None:
         """Hear this channel from now; the connection is for `news` only."""
@@ -241,6 +259,8 @@ def as_engine_error(problem: Exception, text: str) -> Exception:
             f"the Redis at {text} does not let us in ({problem}); check the user and password in the URL and what that user "
             "may do."
         )
+    if isinstance(problem, TooFew):
+        return EngineUnavailable(f"the Redis at {text} has too few replicas: {problem}")
     return EngineUnavailable(
         f"the Redis at {text} does not answer ({problem}); check the address and that it runs; it is tried again."
     )

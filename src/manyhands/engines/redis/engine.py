@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import secrets
@@ -12,16 +13,19 @@ from typing import Any
 import msgspec
 
 from manyhands.engines.base import Sink
-from manyhands.engines.redis.checks import Found, examine, parse_info
+from manyhands.engines.redis.checks import About, Found, examine, parse_info
+from manyhands.engines.redis.copies import Copies, ask_replicas
 from manyhands.engines.redis.driver import Denied, Driver, Refusal, Unreachable, Wire, as_engine_error
 from manyhands.engines.redis.items import Attaching
 from manyhands.engines.redis.port import RedisPort
 from manyhands.engines.redis.reach import Reach
-from manyhands.engines.redis.where import parse
-from manyhands.engines.redis.writer import About, Writer
+from manyhands.engines.redis.where import Where, parse
+from manyhands.engines.redis.writer import Writer
 from manyhands.errors import ServerUnavailable, UsageError
 from manyhands.events import Attach
 from manyhands.model import Durability, Features, Limits
+
+_log = logging.getLogger(__name__)
 
 
 class RedisEngine:
@@ -49,8 +53,8 @@ class RedisEngine:
         deadline = time.monotonic() + connect_timeout_s
         while True:
             try:
-                found, adopted = _look(driver, limits, self._where.text)
-                writer = Writer(driver, secrets.token_hex(8), About(found, adopted), self._where.text)
+                found, adopted, copies = _look(driver, limits, self._where)
+                writer = Writer(driver, secrets.token_hex(8), About(found, adopted), copies, self._where.text)
                 writer.connect()
                 break
             except (Unreachable, Refusal, Denied) as problem:
@@ -59,6 +63,8 @@ class RedisEngine:
                 if isinstance(problem, Denied) or reach.next_at > deadline:
                     raise as_engine_error(problem, self._where.text) from problem
                 time.sleep(reach.next_at - now)
+        if found.durability.weaker:
+            _log.warning("the Redis at %s: %s", self._where.text, found.durability.weaker)
         self._writer = writer
         writer.start()
         _engines.add(self)
@@ -117,20 +123,24 @@ class RedisEngine:
             )
 
 
-def _look(driver: Driver, limits: Limits | None, text: str) -> tuple[Found, Limits]:
-    """What the server is, and the limits that hold there."""
+def _look(driver: Driver, limits: Limits | None, where: Where) -> tuple[Found, Limits, Copies]:
+    """What the server is, the limits that hold there, and what its replicas confirm."""
     wire = driver.open()
     try:
         info = {}
         for section in ("server", "replication", "persistence", "memory"):
             info.update(parse_info(wire.ask("INFO", section)))
-        found = examine(info, _config(wire), text)
+        found = examine(info, _config(wire), where.text)
+        is_on_disk = False
+        if where.replicas:
+            found, is_on_disk = ask_replicas(wire, driver.prefix, found, where.replicas)
+        copies = Copies(where.replicas, is_on_disk=is_on_disk)
         key = driver.prefix + b":limits"
         if limits is not None:
             wire.ask("SET", key, msgspec.json.encode(limits))
-            return found, limits
+            return found, limits, copies
         kept = wire.ask("GET", key)
-        return found, msgspec.json.decode(kept, type=Limits) if kept else Limits()
+        return found, msgspec.json.decode(kept, type=Limits) if kept else Limits(), copies
     finally:
         wire.close()
 

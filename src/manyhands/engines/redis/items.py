@@ -29,6 +29,12 @@ class Broken(NamedTuple):
     listener: object
 
 
+class News(NamedTuple):
+    """What another program's step brought about for sessions of this one, to be confirmed first."""
+
+    payload: bytes
+
+
 class Detaching(NamedTuple):
     """This port's session ends, with a goodbye for good or as if its connection had been cut."""
 
@@ -38,5 +44,5 @@ class Detaching(NamedTuple):
 
 Asking = tuple["RedisPort", Sequence[Request]]
 """A port and its requests; a bare tuple, because there is one for every send."""
-Special = Detaching | Attaching | Stopping | Broken
+Special = Detaching | Attaching | Stopping | Broken | News
 Item = Asking | Special

@@ -1,4 +1,4 @@
-"""A Redis URL taken apart: `redis://[user[:password]@]host[:port][,host[:port]…][/db][?space=…&sentinel=…]`."""
+"""A Redis URL taken apart: `redis://[user[:password]@]host[:port][,host[:port]…][/db][?space=…&sentinel=…&replicas=…]`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from manyhands.errors import UsageError
 
 DEFAULT_PORT, SENTINEL_PORT = 6379, 26379
+MAX_REPLICAS = 9
 EXAMPLE = "write it like redis://127.0.0.1:6379, rediss://user:password@host/0 or redis://one,two,three?sentinel=mymaster"
 _SPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -27,6 +28,8 @@ class Where(NamedTuple):
     other."""
     sentinel: str
     """The name of the master that the hosts, being Sentinels, watch; "" for none."""
+    replicas: int = 0
+    """How many replicas must have what is acknowledged."""
 
     @property
     def text(self) -> str:
@@ -55,8 +58,13 @@ def parse(url: str) -> Where:
     user, at, hosts = parts.netloc.rpartition("@")
     username, _, password = user.partition(":")
     space, sentinel = query.pop("space", "main"), query.pop("sentinel", "")
+    replicas = query.pop("replicas", "0")
     if query:
-        raise UsageError(f"a Redis URL takes space= and sentinel= only, not {', '.join(sorted(query))}; {EXAMPLE}.")
+        raise UsageError(
+            f"a Redis URL takes space=, sentinel= and replicas= only, not {', '.join(sorted(query))}; {EXAMPLE}."
+        )
+    if not replicas.isdecimal() or int(replicas) > MAX_REPLICAS:
+        raise UsageError(f"replicas={replicas!r:.40} is no number from 0 to {MAX_REPLICAS}: how many must have what is put.")
     if not _SPACE.fullmatch(space):
         raise UsageError(f"space={space!r:.80} is not 1 to 64 letters, digits, dots, dashes or underscores.")
     found = [_host(one, SENTINEL_PORT if sentinel else DEFAULT_PORT) for one in hosts.split(",")]
@@ -68,6 +76,7 @@ def parse(url: str) -> Where:
         unquote(password) or None if at else None,
         space,
         sentinel,
+        int(replicas),
     )
 
 

@@ -1,7 +1,7 @@
 """The engine's thread: it sends what has gathered as one step of the script, and delivers what the step brought about.
 
 ```
- ports ──> inbox ──> [requests checked, encoded] ──> EVALSHA ──> replies ──> sinks
+ ports ──> inbox ──> [requests checked, encoded] ──> FCALL ──> replies ──> sinks
                           one call at a time; meanwhile the next requests gather
 ```
 Nothing is lost by a broken connection: what has no answer yet is kept by its port and sent again once the sessions are
@@ -20,18 +20,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from manyhands._inbox import Inbox
-from manyhands.engines.redis import script
-from manyhands.engines.redis.checks import Found, parse_info
-from manyhands.engines.redis.driver import Denied, Driver, MemoryShort, Refusal, Unreachable, Wire, as_engine_error
-from manyhands.engines.redis.items import Attaching, Broken, Detaching, Item, Special, Stopping
+from manyhands.engines.redis import asking, script
+from manyhands.engines.redis.checks import About
+from manyhands.engines.redis.copies import SLICE_S, Copies
+from manyhands.engines.redis.driver import Denied, Driver, MemoryShort, Refusal, Unreachable, as_engine_error
+from manyhands.engines.redis.items import Attaching, Broken, Detaching, Item, News, Special, Stopping
+from manyhands.engines.redis.lines import Lines
 from manyhands.engines.redis.listener import Listener
 from manyhands.engines.redis.port import RedisPort
 from manyhands.engines.redis.reach import Reach
-from manyhands.engines.redis.refuse import checked
 from manyhands.errors import ManyhandsError, SessionTaken
-from manyhands.events import Attached, Closing, Failed, Put, Reply, Report, Request, Settle, TaskDone
-from manyhands.lifecycle.refusal import Refused
-from manyhands.model import Features, Limits
+from manyhands.events import Attached, Closing, Failed, Put, Reply, Request
 
 _log = logging.getLogger(__name__)
 
@@ -41,32 +40,21 @@ _STEP_BYTES, _STEP_REQUESTS = 1024 * 1024, 256  # a step blocks the server: keep
 _TURN_S = 0.002
 """Clients sweep one after another, so that a timer that is due is not run into by all of them at once."""
 _SLACK_S = 0.0005
-_SPECIAL = (Attaching, Detaching, Stopping, Broken)
-
-
-class About:
-    """What the engine says of itself in Attached."""
-
-    def __init__(self, found: Found, limits: Limits) -> None:
-        self.found = found
-        self.limits = limits
-        self.features = Features(survives_restart=found.survives_restart)
+_SPECIAL = (Attaching, Detaching, Stopping, Broken, News)
 
 
 class Writer:
     """Owns the connections and every session's way through them."""
 
-    def __init__(self, driver: Driver, client: str, about: About, text: str) -> None:
+    def __init__(self, driver: Driver, client: str, about: About, copies: Copies, text: str) -> None:
         self.inbox: Inbox[Item] = Inbox()
         self.about = about
+        self._copies = copies
         self._driver = driver
-        self._client = client
         self._text = text
         self._caller = script.caller(client, PULSE_S, about.limits)
-        self._channel = driver.prefix + f":c:{client}".encode()
+        self._lines = Lines(driver, driver.prefix + f":c:{client}".encode(), self._news, self._broke)
         self._reach = Reach(time.monotonic())
-        self._wire: Wire | None = None
-        self._listener: Listener | None = None
         self._ports: dict[str, RedisPort] = {}
         self._todo: deque[Item] = deque()
         self._sweep_at = math.inf
@@ -136,7 +124,7 @@ class Writer:
         args: list[bytes] = []
         sent: list[tuple[RedisPort, Request]] = []
         size = 0
-        while todo:
+        while todo and not self._copies.is_behind:
             item = todo.popleft()
             if isinstance(item, _SPECIAL):
                 self._step(args, sent)
@@ -150,7 +138,7 @@ class Writer:
                 if size >= _STEP_BYTES or len(sent) >= _STEP_REQUESTS:
                     todo.appendleft((port, requests[i:]))  # a step may fail, and these are not noted as sent yet
                     break
-                encoded = self._encoded(port, request)
+                encoded = asking.encoded(port, request, self.about.limits)
                 if encoded:
                     sent.append((port, request))
                     args += encoded
@@ -165,37 +153,12 @@ class Writer:
             self._open(item.port)
         elif isinstance(item, Detaching):
             self._detach(item.port, goodbye=item.goodbye)
-        elif isinstance(item, Broken) and item.listener is self._listener:
+        elif isinstance(item, News):
+            # Nobody has confirmed what others brought about: a step of our own comes behind it.
+            self._copies.hold(script.read_news(item.payload))
+            self._deliver(self._call([]).replies)
+        elif isinstance(item, Broken) and item.listener is self._lines.listener:
             raise Unreachable("the connection for news ended")
-
-    def _encoded(self, port: RedisPort, request: Request) -> list[bytes]:
-        """The request's arguments; nothing when it is answered here."""
-        try:
-            good = checked(request, self.about.limits)
-        except Refused as refused:
-            return self._refused(port, request, refused)
-        except Exception as error:
-            text = f"{type(request).__name__} has wrong values: {error!r:.200}"
-            return self._refused(port, request, Refused("usage", text))
-        if good is None:
-            return []
-        port.note_sent(good)
-        return script.request(good, port.session, port.gen)
-
-    def _refused(self, port: RedisPort, request: Request, refused: Refused) -> list[bytes]:
-        """Say no, and let the script note what a refusal leaves behind: a hole, and leases that are given back."""
-        rid: Any = getattr(request, "rid", 0)
-        if rid:
-            port.hand([Failed(rid, refused.code, refused.text, refused.facts)])
-        try:
-            if isinstance(request, Put) and 0 < request.seq < 2**53:
-                what = ("refuse_put", 0, request.queue, request.seq, request.floor, request.causes, "", refused.text)
-                return script.operation(what, port.session, port.gen)
-            if isinstance(request, Settle | TaskDone | Report) and 0 < request.seq < 2**53:
-                return script.operation(("refuse_seq", request.seq, request.floor), port.session, port.gen)
-        except Exception:
-            _log.debug("a request with wrong values left no trace", exc_info=True)
-        return []
 
     def _step(self, args: Sequence[bytes], sent: Sequence[tuple[RedisPort, Request]], *, is_relief: bool = False) -> None:
         """One call of the script, and what it brought about to the sinks."""
@@ -244,9 +207,17 @@ class Writer:
             if rid:
                 port.hand([Failed(rid, code, text)])
 
-    def _call(self, args: Sequence[bytes], *, is_relief: bool = True) -> script.Answer:
-        assert self._wire is not None
-        answer = script.read_answer(self._wire.run(self._driver.prefix, [self._caller, *args], is_relief=is_relief))
+    def _call(self, args: Sequence[bytes], *, is_relief: bool = True, is_pulse: bool = False) -> script.Answer:
+        """One step. While replicas are behind only pulses wait for them."""
+        copies = self._copies if self._copies.command and (is_pulse or not self._copies.is_behind) else None
+        raw, confirmed = self._lines.run([self._caller, *args], is_relief=is_relief, copies=copies)
+        if copies and copies.heard(confirmed):
+            self._say_copies(confirmed)
+        if self._copies.is_behind:
+            self._pulse_at = 0.0  # which asks again
+            if isinstance(confirmed, Exception):
+                self._is_stopping.wait(SLICE_S)
+        answer = script.read_answer(raw)
         due_s = answer.next_due_s
         self._sweep_at = math.inf
         if due_s >= 0 and self._turn >= 0:
@@ -254,9 +225,9 @@ class Writer:
         return answer
 
     def _deliver(self, replies: Sequence[tuple[str, int, Reply]]) -> None:
-        """Hand replies to the sessions they are for, each session's in one call."""
+        """Hand replies of the newest step to the sessions they are for, each session's in one call."""
         by_port: dict[RedisPort, list[Reply]] = {}
-        for session, gen, reply in replies:
+        for session, gen, reply in self._copies.pass_on(replies):
             port = self._ports.get(session)
             if port is not None and port.gen == gen:
                 by_port.setdefault(port, []).append(reply)
@@ -264,7 +235,21 @@ class Writer:
             port.hand(batch)
 
     def _news(self, payload: bytes) -> None:
-        self._deliver(script.read_news(payload))
+        """What another program's step brought about; called in the listener's thread."""
+        if self._copies.command:
+            self.inbox.put(News(payload))
+        else:
+            self._deliver(script.read_news(payload))
+
+    def _say_copies(self, confirmed: Any) -> None:
+        if self._copies.is_behind:
+            _log.warning(
+                "too few replicas of the Redis at %s confirm what is written (%s); nothing is acknowledged until they do",
+                self._text,
+                confirmed,
+            )
+        else:
+            _log.info("enough replicas of the Redis at %s confirm what is written again", self._text)
 
     def _broke(self, listener: Listener) -> None:
         self.inbox.put(Broken(listener))
@@ -275,7 +260,7 @@ class Writer:
             self._deliver(self._call([]).replies)  # a sweep
             return
         self._pulse_at = now + PULSE_S
-        answer = self._call(script.operation(("pulse",)))
+        answer = self._call(script.operation(("pulse",)), is_pulse=True)
         self._turn = answer.turn
         self._deliver(answer.replies)
         if not answer.is_well:
@@ -348,23 +333,11 @@ class Writer:
     # -- connections
 
     def _connect(self) -> None:
-        wire = self._driver.open()
-        try:
-            news = self._driver.open(is_patient=True)
-            try:
-                news.subscribe(self._channel)
-            except BaseException:
-                news.close()
-                raise
-        except BaseException:
-            wire.close()
-            raise
-        self._wire = wire
-        self._listener = Listener(news, self._news, self._broke)
+        self._lines.open()
         self._reach.connected()
         run = self.about.found.run
         try:
-            run = _run_of(wire) or run
+            run = self._lines.run_id() or run
             answer = self._call(script.operation(("meet", run)))
         except BaseException:
             self._drop()
@@ -399,15 +372,11 @@ class Writer:
         self._reach.lost(time.monotonic())
 
     def _drop(self) -> None:
-        if self._listener is not None:
-            self._listener.stop()
-            self._listener = None
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
+        self._copies.forget()
+        self._lines.close()
 
     def _end(self, reason: str) -> None:
-        if self._wire is not None:
+        if self._lines.is_open:
             try:
                 self._call(script.operation(("leave",)))
             except (Unreachable, Refusal) as error:
@@ -421,10 +390,6 @@ class Writer:
         for item in self._todo:
             if isinstance(item, Attaching):
                 item.port.refuse(closed)
-
-
-def _run_of(wire: Wire) -> str:
-    return parse_info(wire.ask("INFO", "server")).get("run_id", "")
 
 
 def _engine_error(error: Exception) -> ManyhandsError:
