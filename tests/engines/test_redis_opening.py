@@ -139,6 +139,20 @@ def test_a_forged_message_is_refused_and_parked(place: Place) -> None:
         assert letter.message.id == "forged"
 
 
+def test_a_body_that_was_changed_in_redis_itself_is_refused_and_parked(place: Place) -> None:
+    with mh.connect(place.url, KEY) as client, redis.Redis(port=place.server.port) as intruder:
+        queue = client.queue("mail")
+        queue.put("send ten", id="forged")
+        queue.put("send none")
+        bodies = f"manyhands:{{{place.url.partition('=')[2]}}}:q:mail:m"
+        (field, body), *_ = [(k, v) for k, v in intruder.hgetall(bodies).items() if b"send ten" in v]
+        intruder.hset(bodies, field, body.replace(b"send ten", b"send all"))
+        assert queue.get(timeout=10) == "send none"
+        (letter,) = client.dead("mail").list()
+        assert letter.message.id == "forged"
+        assert b"send all" in letter.message.body, "what was refused is kept as it was found"
+
+
 def test_a_shutdown_ends_with_the_last_program_that_was_there(place: Place) -> None:
     first, second = place.engine(), place.engine()
     one, two = Peer(first), Peer(second)

@@ -37,7 +37,8 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
 def valkey(tmp_path: Path) -> Iterator[RedisServer]:
     folder = tmp_path / "valkey"
     folder.mkdir()
-    server = RedisServer(folder)
+    # It rewrites its file while it is killed, too, and reads less back each time.
+    server = RedisServer(folder, settings=("--auto-aof-rewrite-min-size", "8mb"))
     server.start()
     yield server
     server.stop()
