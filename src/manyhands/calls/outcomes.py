@@ -138,16 +138,16 @@ def read(box: list[bytes], start: int = 0) -> Read:
         raise UndecodableBody(f"this result cannot be read ({error}); install the worker's version") from error
     start += size
     del body
-    memory = pickles.writable(box) if head.sizes else box.pop()
-    data, buffers = pickles.split(memory, start, head.sizes)
     failed: dict[int, BaseException] = {}
     if head.is_alone:
+        memory = pickles.writable(box) if head.sizes else box.pop()
+        data, buffers = pickles.split(memory, start, head.sizes)
         try:
             values = [pickles.load(data, buffers)]
         except UndecodableBody as error:
             values, failed = [None], {0: error}
         return Read(values, failed, head.times, head.is_setup_failed)
-    values = pickles.load(data)
+    values = pickles.load(memoryview(box.pop())[start:])
     for index in head.blobs:
         try:
             values[index] = pickles.load(values[index])

@@ -14,7 +14,7 @@ import msgspec
 
 from manyhands.calls.bodies import HEAD_SIZE_BYTES, SINGLE, Head, Setup
 from manyhands.calls.outcomes import Outcomes
-from manyhands.codec import PICKLED_CALLS, Codec, pickles
+from manyhands.codec import PICKLED_CALLS, Bytes, Codec, pickles
 from manyhands.codec.pickles import PLAIN_TYPES
 from manyhands.errors import ManyhandsError, UndecodableBody
 from manyhands.model import Message
@@ -41,7 +41,7 @@ def encode_result(codec: Codec, queue: str, result_id: str, kind: int, outcomes:
 class Calls:
     """The calls of one message. Built by a `Loader`."""
 
-    __slots__ = ("_arguments", "_function", "_is_alone", "_is_single", "head", "n", "needs", "trouble")
+    __slots__ = ("_arguments", "_function", "_is_alone", "_is_single", "n", "needs", "setup", "timeout_s", "trouble")
 
     def __init__(
         self,
@@ -51,8 +51,11 @@ class Calls:
         trouble: ManyhandsError | None = None,
         needs: str = "",
     ) -> None:
-        self.head = head
         self.n = len(arguments)
+        self.timeout_s = head.timeout_s
+        """How long one call may run; 0 is for ever."""
+        self.setup = head.setup
+        """What has to be run once in this process before any of them (`run_setup`)."""
         self.needs = needs
         """What is missing here to run them ("python:3.12"): the message is to be parked, with this as the reason."""
         self.trouble = trouble
@@ -61,16 +64,6 @@ class Calls:
         self._arguments = arguments
         self._is_single = head.shape == SINGLE
         self._is_alone = head.is_alone
-
-    @property
-    def timeout_s(self) -> float:
-        """How long one call may run; 0 is for ever."""
-        return self.head.timeout_s
-
-    @property
-    def setup(self) -> Setup | None:
-        """What has to be run once in this process before any of them (`run_setup`)."""
-        return self.head.setup
 
     def run(self, first: int, end: int, into: Outcomes) -> None:
         """Run the calls first … end - 1 and add their outcomes. Whatever they raise becomes an outcome.
@@ -166,8 +159,9 @@ class Loader:
         head = known.head
         if head.python and head.python != self._python:
             return Calls(head, None, [None] * _n_of(message), needs=f"python:{head.python}")
+        data: Bytes
         if not head.sizes:
-            data, buffers = pickles.split(body, size, ())
+            data, buffers = memoryview(body)[size:], None
         else:
             bodies = [body]
             del message, body

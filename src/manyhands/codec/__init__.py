@@ -107,8 +107,8 @@ class Codec:
         self._key_id, self._key = body_keys[0]
         self._put_key = blake2b(b"", digest_size=32, key=self._key, person=b"mh put ids").digest()
         self._random_bytes = random_bytes
-        self._signers: dict[str, dict[tuple[int, str, int, bytes], Any]] = {}
-        """By queue, then by kind, direction, encoding and key id: keyed states that absorbed what all such bodies share.
+        self._signers: dict[tuple[str, int, str, int, bytes], Any] = {}
+        """By queue, kind, direction, encoding and key id: keyed states that absorbed what all such bodies share.
 
         A copy of one costs 0.6 µs less than a new keyed hash. A handful in any program."""
         self._plain: dict[str, Any] = {}
@@ -131,11 +131,9 @@ class Codec:
                     return self._plain_prefix + _tag(self._plain.get(queue) or self._plain_signer(queue), message_id, body)
                 if encoding == RAW_BYTES:
                     return self._raw_prefix + _tag(self._raw.get(queue) or self._raw_signer(queue), message_id, body)
-            return b"\x11%c%b%b" % (
-                encoding,
-                self._key_id,
-                self._blake2b(queue, message_id, encoding, body, kind, direction, self._key_id),
-            )
+            context = (queue, kind, direction, encoding, self._key_id)
+            signer = self._signers.get(context) or self._signer(*context)
+            return b"\x11%c%b%b" % (encoding, self._key_id, _tag(signer, message_id, body))
         nonce = self._random_bytes(_NONCE_BYTES)
         tag = self._poly1305(queue, message_id, encoding, body, kind, direction, self._key_id, nonce)
         return b"\x12%c%b%b%b" % (encoding, self._key_id, nonce, tag)
@@ -155,11 +153,11 @@ class Codec:
                 if hmac.compare_digest(_tag(signer, message_id, body), seal[6:]):
                     return PICKLE
                 raise SealBroken(self._why_broken(queue, message_id, seal))
-            key_id = seal[2:6]
+            key_id, encoding = seal[2:6], seal[1]
             if key_id in self._keys:
-                encoding = seal[1]
-                tag = self._blake2b(queue, message_id, encoding, body, kind, direction, key_id)
-                if hmac.compare_digest(tag, seal[6:]):
+                context = (queue, kind, direction, encoding, key_id)
+                signer = self._signers.get(context) or self._signer(*context)
+                if hmac.compare_digest(_tag(signer, message_id, body), seal[6:]):
                     return encoding
         elif size == LARGE_SEAL_BYTES and seal[0] == _POLY1305:
             key_id = seal[2:6]
@@ -235,11 +233,6 @@ class Codec:
 
     # -- the two algorithms ----------------------------------------------------------------------------------------
 
-    def _blake2b(
-        self, queue: str, message_id: str, encoding: int, body: Bytes, kind: int, direction: Direction, key_id: bytes
-    ) -> bytes:
-        return _tag(self._signer(queue, kind, direction, encoding, key_id), message_id, body)
-
     def _plain_signer(self, queue: str) -> Any:
         base = self._plain[queue] = self._signer(queue, 0, _MESSAGE, PICKLE, self._key_id)
         return base
@@ -249,14 +242,9 @@ class Codec:
         return base
 
     def _signer(self, queue: str, kind: int, direction: Direction, encoding: int, key_id: bytes) -> Any:
-        signers = self._signers.setdefault(queue, {})
-        context = (kind, direction, encoding, key_id)
-        base = signers.get(context)
-        if base is None:
-            base = signers[context] = blake2b(
-                _context(queue, kind, direction, encoding, key_id), digest_size=_TAG_BYTES, key=self._keys[key_id]
-            )
-        return base
+        made = blake2b(_context(queue, kind, direction, encoding, key_id), digest_size=_TAG_BYTES, key=self._keys[key_id])
+        self._signers[queue, kind, direction, encoding, key_id] = made
+        return made
 
     def _poly1305(
         self,

@@ -52,7 +52,6 @@ from manyhands.wire import handshake
 from manyhands.wire.bodies import any_over, large
 from manyhands.wire.frames import (
     CLIENT_PENDING_BYTES,
-    INLINE_BODY_BYTES,
     NOT_ENCODABLE,
     TO_CLIENT,
     Buffer,
@@ -72,8 +71,6 @@ SEND_BYTES = 1024 * 1024
 """data_to_send gives about so much at once, so that a heartbeat can pass between the chunks of a large body."""
 
 _PING_RID = 2**62
-_PLAIN_BYTES = INLINE_BODY_BYTES // 2
-"""A lone message with a smaller body fits a frame with all else that it carries, and need not be looked through."""
 _WITHDRAWN_AT_MOST = 64
 _NO_REPLY = frozenset(kind for kind in get_args(Request) if "rid" not in kind.__struct_fields__)
 _BEFORE_RESENDING = frozenset({Begin, Recalled})
@@ -122,7 +119,6 @@ class ClientWire:
         self._where = where
         self._heartbeat_s = heartbeat_s
         self._max_body_bytes = max_body_bytes
-        self._plain_bytes = min(max_body_bytes, _PLAIN_BYTES)
         self._state = _State.DOWN
         self._unanswered: dict[int, Request] = {}
         self._queue: list[Any] = []  # not encoded yet
@@ -231,51 +227,29 @@ class ClientWire:
             self._queue = [request for request in self._queue if getattr(request, "rid", 0) not in over]
         return local
 
-    def send_at_once(self, request: Request) -> bytes | None:
-        """`send` and `data_to_send` in one step: a request that gets a reply, while nothing else waits to be written.
+    def send_at_once(self, requests: Sequence[Request]) -> list[Buffer] | None:
+        """`send` and `data_to_send` in one step: requests that all get a reply, while nothing else waits to be written.
 
         Returns:
-            The frame to write now; None: nothing was done, use the two.
+            What to write now; `data_to_send` has the rest of large bodies. None: nothing was done, use the two.
         """
         if self._state is not _State.OPEN or self._queue or self._outbox or self._is_ping_due or self._refused:
-            return None
-        if type(request) in _NO_REPLY:
-            return None
-        try:
-            if type(request) is Put and len(request.messages) == 1 and len(request.messages[0].body) < self._plain_bytes:
-                frame: bytes | None = self._encoder.encode_plain((request,))
-            else:
-                frame = self._encoder.encode_small((request,))
-        except NOT_ENCODABLE:
-            return None
-        if frame is not None and len(frame) > INLINE_BODY_BYTES:
-            return None  # an id of that size
-        if frame is not None:
-            self._unanswered[request.rid] = request  # type: ignore[union-attr]
-            self._has_sent = True
-        return frame
-
-    def send_together(self, requests: Sequence[Request]) -> bytes | None:
-        """`send` and `data_to_send` in one step: small requests that all get a reply, while nothing else is to be written.
-
-        Returns:
-            The one frame to write now; None: nothing was done, use the two.
-        """
-        if self._state is not _State.OPEN or self._queue or self._outbox or self._is_ping_due or self._refused:
-            return None
-        try:
-            frame = self._encoder.encode_small(requests)
-        except NOT_ENCODABLE:
-            return None
-        if frame is None:
             return None
         for request in requests:
             if type(request) in _NO_REPLY:
                 return None
+        try:
+            buffers = self._encoder.encode(requests)
+        except (PayloadTooLarge, *NOT_ENCODABLE):
+            return None
+        unanswered = self._unanswered
         for request in requests:
-            self._unanswered[request.rid] = request  # type: ignore[union-attr]
+            unanswered[request.rid] = request  # type: ignore[union-attr]
         self._has_sent = True
-        return frame
+        if len(buffers) <= 2:
+            return buffers
+        self._outbox = buffers[::-1]
+        return self._next_portion()
 
     def _withdraw_here(self, target: int) -> list[Reply]:
         parked = self._unanswered.get(target)
@@ -386,9 +360,11 @@ class ClientWire:
             rid = getattr(event, "rid", 0)
             request = unanswered.pop(rid, None)
             if kind is Granted:
-                self._held.update([delivery.token for delivery in event.deliveries])  # type: ignore[union-attr]
+                for delivery in event.deliveries:  # type: ignore[union-attr]
+                    self._held.add(delivery.token)
             elif kind is Settled and type(request) is Settle:
-                self._held.difference_update([settlement.token for settlement in request.settlements])
+                for settlement in request.settlements:
+                    self._held.discard(settlement.token)
             elif kind is Pong and rid == _PING_RID:
                 continue
             elif kind is Failed and event.code == SessionTaken.code:  # type: ignore[union-attr]
@@ -403,7 +379,6 @@ class ClientWire:
         self.attached = attached
         self._is_known = True
         self._max_body_bytes = attached.limits.max_body_bytes
-        self._plain_bytes = min(self._max_body_bytes, _PLAIN_BYTES)
         self._encoder.max_body_bytes = self._decoder.max_body_bytes = self._max_body_bytes
         self._heartbeat_s = attached.limits.heartbeat_s
         self._state = _State.OPEN

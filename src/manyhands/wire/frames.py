@@ -126,13 +126,6 @@ class FrameEncoder:
         self._check_pending(len(payload))
         return self._as_body(payload, 0)
 
-    def encode_small(self, events: Sequence[Any]) -> bytes | None:
-        """The one frame that carries these events, where they need no more; else None. Raises what msgpack does."""
-        if bodies.any_over(events, min(INLINE_BODY_BYTES, self.max_body_bytes)):
-            return None
-        payload = _encode(events)
-        return HEADER.pack(len(payload), BATCH, 0, 0) + payload if len(payload) <= INLINE_BODY_BYTES else None
-
     @staticmethod
     def encode_plain(events: Sequence[Any]) -> bytes:
         """The one frame for events that are small and hold no body."""

@@ -17,13 +17,15 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 
 from manyhands.auth import Keyring
 from manyhands.errors import ManyhandsError, ProtocolError, ServerUnavailable
 from manyhands.events import Reply, Report, Request, Settle
 from manyhands.model import HEARTBEAT_S, Settlement
 from manyhands.wire.client import ClientWire
+from manyhands.wire.frames import Buffer
 from manyhands.wire.handshake import NONCE_BYTES
 from manyhands.worker.settings import ChildSettings
 
@@ -72,7 +74,8 @@ class Line:
         self._address = (settings.host, settings.port)
         self._sock: socket.socket | None = None
         self._dead: socket.socket | None = None  # ended by another thread than the one that may still read it
-        self._rid = 0
+        self.rid: Callable[[], int] = count(1).__next__
+        """A number for a request."""
         self._seq = 0
         self._open: dict[int, int] = {}  # rid to seq of what changes something and has no answer yet, oldest first
         self._dialling = threading.Lock()
@@ -80,35 +83,26 @@ class Line:
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
-    def rid(self) -> int:
-        """A number for a request."""
-        self._rid += 1
-        return self._rid
-
     def settle(self, settlements: list[Settlement], *, is_hurried: bool = False) -> Settle:
         """The request that ends deliveries. The lock is held; it is sent next.
 
         Args:
             is_hurried: somebody waits for the answer; else it may come with the next thing that comes.
         """
-        rid, seq = self.rid(), self._next_seq()
+        rid = self.rid()
         if not is_hurried:
             rid = -rid
-        self._open[rid] = seq
-        return Settle(rid, seq, self._floor(), settlements)
+        return Settle(rid, *self._numbers(rid), settlements)
 
     def report(self, token: int, calls: int, result: bytes) -> Report:
         """The request that says that calls of a pack have ended. The lock is held; it is sent next."""
-        rid, seq = -self.rid(), self._next_seq()
-        self._open[rid] = seq
-        return Report(rid, seq, self._floor(), token, calls, result)
+        rid = -self.rid()
+        return Report(rid, *self._numbers(rid), token, calls, result)
 
-    def _next_seq(self) -> int:
-        self._seq += 1
-        return self._seq
-
-    def _floor(self) -> int:
-        return next(iter(self._open.values()), self._seq)
+    def _numbers(self, rid: int) -> tuple[int, int]:
+        """The next seq, and the lowest without an answer."""
+        seq = self._open[rid] = self._seq = self._seq + 1
+        return seq, next(iter(self._open.values()))
 
     @property
     def n_unanswered(self) -> int:
@@ -117,26 +111,26 @@ class Line:
 
     def send(self, requests: Sequence[Request]) -> None:
         """Say this, now or when there is a connection again. The lock is held."""
-        frame = self.wire.send_together(requests)
-        if frame is None or self._sock is None:
+        buffers = self.wire.send_at_once(requests) if self._sock is not None else None
+        if buffers is None:
             self.replies += self.wire.send(requests)
-            self._write()
-            return
-        try:
-            self._sock.sendall(frame)
-        except OSError as error:
-            self._lose(error)
+        self._write(buffers)
 
-    def _write(self) -> None:
+    def _write(self, buffers: Sequence[Buffer] | None = None) -> None:
+        """Write these, and then what the wire has."""
         wire, sock = self.wire, self._sock
         if sock is None:
             return
         try:
-            while wire.has_data:
-                buffers = wire.data_to_send()
+            while buffers or wire.has_data:
+                buffers = buffers or wire.data_to_send()
                 if not buffers:
                     return
-                _send_all(sock, buffers)
+                if len(buffers) == 1:
+                    sock.sendall(buffers[0])
+                else:
+                    _send_all(sock, buffers)
+                buffers = None
         except OSError as error:
             self._lose(error)
 
@@ -322,9 +316,9 @@ class Line:
         sock.close()
 
 
-def _send_all(sock: socket.socket, buffers: Sequence[bytes | memoryview]) -> None:
+def _send_all(sock: socket.socket, buffers: Sequence[Buffer]) -> None:
     size = sum(map(len, buffers))
-    if len(buffers) == 1 or size <= _JOIN_BYTES or not hasattr(sock, "sendmsg"):
+    if size <= _JOIN_BYTES or not hasattr(sock, "sendmsg"):
         for buffer in buffers if size > _JOIN_BYTES else (b"".join(buffers),):
             sock.sendall(buffer)
         return

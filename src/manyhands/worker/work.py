@@ -154,7 +154,8 @@ class CallWork:
         """The outcome of a message that is no pack; once."""
         outcomes = self._outcomes
         outcomes.times.append((1, self._cuts[-1][1]))
-        return self._fit(encode_result(self._runner.codec, self._queue, self._id, Kind.CALL, outcomes), 0)
+        result = encode_result(self._runner.codec, self._queue, self._id, Kind.CALL, outcomes)
+        return result if len(result) <= self._runner.limit_bytes else self._fit(result, 0)
 
     def _fit(self, result: bytes, index: int) -> bytes:
         """The outcome of one call, or the error that it is too large."""

@@ -243,10 +243,10 @@ class Child:
         self._work = work
         if work.n > 1 or work.timeout_s:
             self._run_calls(work, first)
+            while work.is_too_much:
+                self._send_ended()
         else:
             self._run_step(work, 0, 1)
-        while work.is_too_much:
-            self._send_ended()
         with self._line.lock:
             self._work = None
             settlement = work.settlement()

@@ -242,19 +242,20 @@ class CallSession:
                     self._helper.rouse()
 
     def _take_results(self, collected: Collected) -> None:
-        ended = collected.ended
+        state, ended = self.state, collected.ended
         ended.reverse()
         with self.lock:
-            self.state.collected(collected.number)
+            state.collected(collected.number)
+            found = [state.whose(one) for one in ended]
         interrupt: BaseException | None = None
         while ended:
             try:
-                self._take_result(ended.pop())
+                self._take_result(ended.pop(), found.pop())
             except BaseException as error:  # Ctrl-C, or what a callback raised: the other results come only once
                 interrupt = error
         for feed in list(self._feeds):
             feed.feed()
-        if self.state.has_output:
+        if state.has_output:
             try:
                 self.flush()
             except ManyhandsError:
@@ -264,10 +265,12 @@ class CallSession:
             raise interrupt
 
     def _take_outcome(self, outcome: Outcome) -> None:
+        ended = Ended(outcome.id, outcome.value)
         with self.lock:
             self.state.fetched(outcome.rid)
+            found = self.state.whose(ended)
         if outcome.value is not None:
-            self._take_result(Ended(outcome.id, outcome.value))
+            self._take_result(ended, found)
         self._look_whether_idle()
 
     def _take_progress(self, told: Progressed) -> None:
@@ -276,9 +279,7 @@ class CallSession:
         if found is not None and isinstance(found[0].awaiting, Futures):
             found[0].awaiting.futures[found[1]].progress = (told.done, told.total, told.note)
 
-    def _take_result(self, ended: Ended) -> None:
-        with self.lock:
-            found = self.state.whose(ended)
+    def _take_result(self, ended: Ended, found: tuple[Sent, int, str] | None) -> None:
         if found is None:
             return
         sent, first, sealed_id = found
@@ -337,7 +338,7 @@ class CallSession:
                 self.state.collect_rid = 0
                 refused = list(self.state.sent.values())
             else:
-                refused = self.state.fetched(failed.rid) or self.state.put_done(failed.rid)
+                refused = self.state.fetched(failed.rid) or self.state.put_failed(failed.rid)
         for sent in refused:
             self._fail(sent, sent.missing(), error)
 
@@ -353,7 +354,9 @@ class CallSession:
             self.flush()
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._reading is not None and not future.done() and self.gone is None:
-            reply = self._reading.read_answer(self.state.collect_rid, timeout, is_hurried=False)
+            # One call alone: the program works in step with its workers, and nothing of it keeps the processor from them.
+            is_hurried = self.state.n_left == 1
+            reply = self._reading.read_answer(self.state.collect_rid, timeout, is_hurried=is_hurried)
             if reply is not None:
                 self._take_in((reply,))
         while not future.done():

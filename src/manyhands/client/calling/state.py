@@ -8,7 +8,7 @@ itself. What is sent stays in `sent` until every call of it has ended.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Protocol
 
 from manyhands.calls import bodies, outcomes
@@ -191,7 +191,8 @@ class CallState:
         self.stream = stream
         self._new_id = new_id
         self._futures = futures
-        self._rid = 0
+        self.next_rid: Callable[[], int] = count(1).__next__
+        """The rid of a request of the session's own."""
         self._puts: dict[str, Stream] = {}
         self._under_way: dict[int, _PutUnderWay] = {}
         self._fetches: dict[int, str] = {}
@@ -207,11 +208,6 @@ class CallState:
         self._number = 0
         self.collect_rid = 0
         """Of the Collect that is parked; 0: none is."""
-
-    def next_rid(self) -> int:
-        """The rid of a request of the session's own."""
-        self._rid += 1
-        return self._rid
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -257,7 +253,9 @@ class CallState:
         start = 0
         while start < len(ready):
             start = self._put(ready, start, requests)
-        requests += [self._fetch(message.id) for _, message in ready if message.options and not message.options.reply_to]
+        for _, message in ready:
+            if message.options and not message.options.reply_to:
+                requests.append(self._fetch(message.id))
         if self.n_left and not self.collect_rid:
             self.collect_rid = self.next_rid()
             requests.append(Collect(self.collect_rid, self.stream, self._number, FOREVER))
@@ -270,15 +268,13 @@ class CallState:
         self.n_open -= len(arguments)
         first = 0
         while first < len(arguments):
-            end = self._end_of_pack(group, arguments, first)
+            end = self._end_of_pack(group, arguments, first) if len(arguments) > 1 else 1
             self._seal(group, group.prefix.encode(arguments[first:end]), end - first, self._futures(awaiting[first:end]))
             first = end
 
     @staticmethod
     def _end_of_pack(group: Group, arguments: list[Any], first: int) -> int:
         end = min(len(arguments), first + group.pack_calls)
-        if end - first < 2:
-            return end
         size = 0
         for index in range(first, end):
             size += bodies.size_bytes(arguments[index])
@@ -309,6 +305,7 @@ class CallState:
         """One Put of messages that follow each other and go to the same queue; where the next begins."""
         queue = ready[start][0].queue
         messages: list[Message] = []
+        ids: list[str] = []
         size = 0
         end = start
         while end < len(ready) and len(messages) < _PUT_MESSAGES and ready[end][0].queue == queue:
@@ -317,10 +314,11 @@ class CallState:
             if messages and size > _PUT_BYTES:
                 break
             messages.append(message)
+            ids.append(message.id)
             end += 1
         stream = self._puts.get(queue) or self._puts.setdefault(queue, Stream())
         rid, seq = -self.next_rid(), stream.next()
-        self._under_way[rid] = _PutUnderWay(stream, seq, [message.id for message in messages])
+        self._under_way[rid] = _PutUnderWay(stream, seq, ids)
         requests.append(Put(rid, queue, seq, stream.floor, messages))
         return end
 
@@ -345,13 +343,17 @@ class CallState:
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def put_done(self, rid: int) -> list[Sent]:
-        """A Put was answered; what it carried and has not ended."""
+    def put_done(self, rid: int) -> list[str]:
+        """A Put was answered; the ids of the messages that it carried."""
         put = self._under_way.pop(rid, None)
         if put is None:
             return []
         put.stream.answered(put.seq)
-        return [sent for message_id in put.ids if (sent := self.sent.get(message_id)) is not None]
+        return put.ids
+
+    def put_failed(self, rid: int) -> list[Sent]:
+        """A Put was refused; what it carried and has not ended."""
+        return [sent for message_id in self.put_done(rid) if (sent := self.sent.get(message_id)) is not None]
 
     def fetched(self, rid: int) -> list[Sent]:
         """A Result was answered; what it asked for, unless that has ended."""
@@ -370,7 +372,7 @@ class CallState:
         """
         sent = self.sent.get(ended.id)
         if sent is not None:
-            return sent, ended.first, result_id(ended.id, ended.first, ended.n if sent.n > 1 else 0)
+            return sent, ended.first, result_id(ended.id, ended.first, ended.n) if sent.n > 1 else ended.id
         pack, _, part = ended.id.rpartition(".")
         sent = self.sent.get(pack)
         if sent is None or not part.isdecimal() or int(part) >= sent.n:

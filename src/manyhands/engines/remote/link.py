@@ -79,19 +79,21 @@ class Link:
             self.lose(transport, _as_exception(error))
             raise
 
-    def write_at_once(self, request: Request) -> bool:
-        """Queue a request and write it, in one step where nothing else is to be written; whether that was done."""
+    def write_at_once(self, requests: Sequence[Request]) -> bool:
+        """Queue requests and write them, in one step where nothing else is to be written; whether that was done."""
         transport = self.transport
         if transport is None or self.is_blocked or self._unwritten:
             return False
         try:
-            frame = self.wire.send_at_once(request)
-            if frame is None:
+            buffers = self.wire.send_at_once(requests)
+            if buffers is None:
                 return False
-            n = transport.send((frame,))
-            if n != len(frame):
-                self._unwritten = _rest((frame,), n)
-                self.is_blocked = True
+            n = transport.send(buffers)
+            if len(buffers) > 1 or n != len(buffers[0]):
+                self._unwritten = _rest(buffers, n)
+                self.is_blocked = bool(self._unwritten)
+                if not self.is_blocked:
+                    self.write()
         except OSError as error:
             self.lose(transport, error)
         except BaseException as error:  # Ctrl-C: nobody knows how much was written

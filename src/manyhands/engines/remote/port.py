@@ -94,8 +94,8 @@ class RemotePort:
             self._raise_unusable()
         link = self._link
         with self._lock:
-            is_alone = len(requests) == 1 and not may_gather and self._sinker != threading.get_ident()
-            if not (is_alone and link.write_at_once(requests[0])):
+            is_hurried = not may_gather and self._sinker != threading.get_ident()
+            if not (is_hurried and link.write_at_once(requests)):
                 own = link.wire.send(requests)
                 if own:
                     self._own_replies += own

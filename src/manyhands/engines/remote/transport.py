@@ -24,7 +24,7 @@ from manyhands.address import Address
 WOULD_BLOCK = -1
 _MAX_VECTORS = 512  # below every platform's IOV_MAX
 _JOIN_BYTES = 32768  # below this a copy costs less than a vectored write
-LOOK_S = 0.00025
+LOOK_S = 0.0005
 """About two round trips on one machine; over a network the waits are longer, and nobody looks."""
 _LONGEST_S = 86400.0  # poll(2) counts milliseconds in 32 bits; who waits longer comes back
 _NO_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none: there the socket does not block
