@@ -25,7 +25,11 @@ WOULD_BLOCK = -1
 _MAX_VECTORS = 512  # below every platform's IOV_MAX
 _JOIN_BYTES = 32768  # below this a copy costs less than a vectored write
 LOOK_S = 0.0005
-"""About two round trips on one machine; over a network the waits are longer, and nobody looks."""
+"""More than a round trip on one machine takes; over a network the waits are longer, and nobody looks."""
+_GAP_S = 0.00005
+"""Between two looks lies a microsecond or two. So long a gap means that another thread or program had the processor."""
+_SLEEPS = 64
+"""So many waits are slept through before anybody looks again where the processor was wanted by others."""
 _LONGEST_S = 86400.0  # poll(2) counts milliseconds in 32 bits; who waits longer comes back
 _NO_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none: there the socket does not block
 _BLOCK_S = 1
@@ -48,20 +52,28 @@ class Transport:
         self._waker.setblocking(False)
         self._poll = _make_poll(sock, self._woken)
         self._was_short = False
+        self._sleeps = 0  # so many waits more are slept through
 
     def wait(self, timeout_s: float | None, *, for_writing: bool, is_hurried: bool = False) -> bool:
         """Block until there is something to read (true), or to write if asked, or an interrupt, or the time is over.
 
         Args:
             is_hurried: somebody waits for what comes: when the last such wait was short, look again and again for LOOK_S
-                before going to sleep, since to be woken from sleep costs more than the wait (ADR 0035).
+                before going to sleep, since to be woken from sleep costs more than the wait (ADR 0035), unless others want
+                the processor (ADR 0107).
         """
         is_readable = is_woken = False
         if is_hurried and timeout_s != 0 and _HAS_CORES:
-            started = time.perf_counter()
-            if self._was_short:
-                while not (is_readable or is_woken) and time.perf_counter() - started < LOOK_S:
+            started = looked = time.perf_counter()
+            if self._sleeps:
+                self._sleeps -= 1
+            elif self._was_short:
+                while not (is_readable or is_woken) and looked - started < LOOK_S:
                     is_readable, is_woken = self._poll.wait(0, for_writing=for_writing)
+                    before, looked = looked, time.perf_counter()
+                    if looked - before > _GAP_S:
+                        self._sleeps = _SLEEPS
+                        break
             if not (is_readable or is_woken):
                 is_readable, is_woken = self._poll.wait(timeout_s, for_writing=for_writing)
             self._was_short = time.perf_counter() - started < LOOK_S
