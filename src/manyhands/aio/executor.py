@@ -79,7 +79,10 @@ class Executor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.shutdown(cancel_futures=error is not None)
+        if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):  # asyncio.run makes the first of Ctrl-C
+            await asyncio.to_thread(self._plain.break_off)
+        else:
+            await self.shutdown(cancel_futures=error is not None)
 
     async def shutdown(self, *, cancel_futures: bool = False) -> None:
         """Take no more calls; return when the pending ones have ended and nothing is left."""

@@ -1,7 +1,8 @@
-"""The end of the program: pending calls end first, as those of concurrent.futures do.
+"""The end of the program: pending calls end first, as those of concurrent.futures do, unless Ctrl-C ended it.
 
 Its hook runs when the main thread is done, before other threads are joined and before atexit's functions: results still
-come in, and what is open here is closed in order.
+come in, and what is open here is closed in order. Ctrl-C reaches this process alone, since children have a process group of
+their own (ADR 0058), so it has to be passed on here: ADR 0115.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import atexit
 import contextlib
 import os
 import secrets
+import sys
 import threading
 from typing import Protocol
 
@@ -18,6 +20,7 @@ class Open(Protocol):
     """What has to end."""
 
     def end(self) -> None: ...
+    def break_off(self) -> None: ...
 
 
 class _Program:
@@ -61,11 +64,23 @@ def new_id() -> str:
 
 def _at_exit() -> None:
     _program.is_ending = True
+    is_interrupted = _is_interrupted()
     while _program.homes:
         home = next(reversed(_program.homes))
-        with contextlib.suppress(Exception):
-            home.end()
+        try:
+            with contextlib.suppress(Exception):
+                home.break_off() if is_interrupted else home.end()
+        except KeyboardInterrupt:
+            if not is_interrupted:
+                is_interrupted = True  # whoever waits for the last calls need not
+                continue
         closed(home)
+
+
+def _is_interrupted() -> bool:
+    """Whether Ctrl-C is what ends the program; at a prompt it ended an earlier command."""
+    last = getattr(sys, "last_type", None)
+    return isinstance(last, type) and issubclass(last, KeyboardInterrupt) and not hasattr(sys, "ps1")
 
 
 def _in_child() -> None:

@@ -9,7 +9,8 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.context import BaseContext
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Literal, TypeVar
 
 from manyhands.client.calling.futures import CallFuture
 from manyhands.client.calling.mapping import Mapping
@@ -171,6 +172,26 @@ class Executor(concurrent.futures.Executor):
             home = self._home
         if home is not None:
             home.shut_down(wait=wait, cancel_futures=cancel_futures)
+
+    def break_off(self) -> None:
+        """End now: cancel what waits, stop what runs, and wait for neither. What Ctrl-C does in a `with` block.
+
+        With url= and keep_result_s, calls go on at the workers, for whoever asks for their results.
+        """
+        with self._opening:
+            self._is_shut_down = True
+            home = self._home
+        if home is not None:
+            home.break_off()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.break_off()
+        else:
+            self.shutdown()
+        return False
 
     # -- opening -------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manyhands.auth import Keyring
 from manyhands.calls import bodies
-from manyhands.client.calling.cancelling import cancel_all
+from manyhands.client.calling.cancelling import cancel_all, stop_all
 from manyhands.client.calling.functions import FunctionCalls
 from manyhands.client.calling.futures import CallFuture
 from manyhands.client.calling.session import CallSession
@@ -69,9 +69,10 @@ class Home:
 
     Args:
         close: ends what is behind the session, after it.
+        is_kept: whether calls go on when this program has left.
     """
 
-    def __init__(self, calls: FunctionCalls, close: Callable[[], None]) -> None:
+    def __init__(self, calls: FunctionCalls, close: Callable[[], None], *, is_kept: bool = False) -> None:
         self.calls = calls
         self.session = session = calls.session
         self.broken: Exception | None = None
@@ -79,6 +80,7 @@ class Home:
         self.is_full = True
         """Whether `grow` has nothing to do any more."""
         self._close = close
+        self._is_kept = is_kept
         self._ending = threading.Lock()
         self._is_closed = False
         self._closer: threading.Thread | None = None
@@ -131,6 +133,26 @@ class Home:
             feed.finish()
         if not self._is_closed:
             self.session.wait_until_idle()
+        self._close_once()
+
+    def break_off(self) -> None:
+        """End now, as Ctrl-C asks: what waits is cancelled and what runs is stopped. Waits for no call. Idempotent.
+
+        Calls whose results are kept for other programs (`keep_result_s`) go on where workers of a cluster run them.
+        """
+        if self._is_closed:
+            return
+        self.session.refuse(RuntimeError(ending.refusal()))
+        for feed in self.session.feeds:
+            feed.cease()
+        pending = self.session.pending()
+        if not self._is_kept:
+            stop_all(self.session, pending)
+        for future in pending:
+            future.cancel_quietly()
+        self._close_once()
+
+    def _close_once(self) -> None:
         with self._ending:
             if self._is_closed:
                 return
@@ -147,7 +169,7 @@ def _open_remote(terms: Terms) -> Home:
     if terms.initializer is not None:
         setup = bodies.to_setup(ending.new_id(), terms.initializer, terms.initargs)
     session, engine = open_calls(terms.url, terms.authkey)
-    return Home(_calls(session, terms, setup), engine.close)
+    return Home(_calls(session, terms, setup), engine.close, is_kept=terms.keep_result_s > 0)
 
 
 def _calls(session: CallSession, terms: Terms, setup: bodies.Setup | None = None) -> FunctionCalls:

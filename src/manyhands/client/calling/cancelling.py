@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from manyhands.client.calling.state import Group, Sent
-from manyhands.errors import ServerUnavailable
+from manyhands.errors import ServerGone, ServerUnavailable
 from manyhands.events import Cancel, Cancelled
 
 if TYPE_CHECKING:
@@ -33,13 +33,8 @@ def cancel(session: CallSession, future: CallFuture[Any], *, is_running_too: boo
 def cancel_all(session: CallSession, futures: Sequence[CallFuture[Any]], *, is_running_too: bool = False) -> int:
     """Cancel calls that nobody has begun; how many were."""
     n = 0
-    by_group: dict[Group, dict[str, CallFuture[Any]]] = {}
     session.settle_sending()
-    for future in futures:
-        sent = future._sent
-        if sent is not None:
-            by_group.setdefault(sent.group, {})[sent.call_id(future._index)] = future
-    for group, by_id in by_group.items():
+    for group, by_id in _by_group(futures).items():
         reply = session.ask(partial(_request, queue=group.queue, ids=list(by_id), is_running_too=is_running_too))
         if isinstance(reply, Cancelled):
             for call_id in reply.ids:
@@ -51,12 +46,31 @@ def cancel_all(session: CallSession, futures: Sequence[CallFuture[Any]], *, is_r
     return n
 
 
+def stop_all(session: CallSession, futures: Sequence[CallFuture[Any]]) -> None:
+    """Have calls cancelled, running ones too, of which nobody will take the results; waits for nothing."""
+    for group, by_id in _by_group(futures).items():
+        with session.lock:
+            request = _request(session.state.next_rid(), group.queue, list(by_id), is_running_too=True)
+        with contextlib.suppress(ServerUnavailable, ServerGone):
+            session.send(request)
+
+
 def cancel_messages(session: CallSession, group: Group, messages: Sequence[Sent]) -> None:
     """Take messages out of the queue of which nobody will have the results; waits for nothing."""
     with session.lock:
         request = Cancel(session.state.next_rid(), group.queue, [sent.id for sent in messages])
     with contextlib.suppress(ServerUnavailable):
         session.send(request)
+
+
+def _by_group(futures: Sequence[CallFuture[Any]]) -> dict[Group, dict[str, CallFuture[Any]]]:
+    """Those that were sent, by group and by the ids that the engine knows them by."""
+    found: dict[Group, dict[str, CallFuture[Any]]] = {}
+    for future in futures:
+        sent = future._sent
+        if sent is not None:
+            found.setdefault(sent.group, {})[sent.call_id(future._index)] = future
+    return found
 
 
 def _is_cancelled(session: CallSession, future: CallFuture[Any]) -> bool:
