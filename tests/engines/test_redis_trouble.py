@@ -72,19 +72,24 @@ def test_a_broken_connection_costs_no_lease_and_no_wait(place: Place, admin: red
 
 def test_connections_cut_again_and_again_lose_and_repeat_no_put(place: Place, admin: redis.Redis) -> None:
     peer, total = place.peer(), 200
-    done = threading.Event()
+    done, is_through = threading.Event(), threading.Event()
 
     def cut() -> None:
         while not done.wait(0.02):
             cut_connections(admin, "normal")
+            # Cut again before it has come back, on a busy machine, and it would never come through.
+            is_through.clear()
+            is_through.wait(10.0)
 
     cutter = threading.Thread(target=cut)
     cutter.start()
     try:
         for n in range(total):
             peer.put_bodies("q", str(n).encode())
+            is_through.set()
     finally:
         done.set()
+        is_through.set()
         cutter.join()
     assert [d.message.body for d in peer.lease("q", total * 2)] == [str(n).encode() for n in range(total)]
 

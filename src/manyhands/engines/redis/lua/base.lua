@@ -14,7 +14,7 @@ local fmt, char, byte, sub, floor, min, max, ceil, call, pack, unp
 local P, me, pulse_s, lease_s, resume_s, dedupe_s, kept_s, recall_after_s, recall_answer_s, orphan_s, now
 
 -- The space's own numbers: tokens, message numbers and places in line only grow.
-local G
+local G, G_was
 local G_FIELDS = {'token', 'n', 'order', 'gen', 'last', 'opened', 'connected', 'shut', 'checked', 'stops', 'results_waited'}
 
 -- Replies, in the order in which they must leave: {session, bytes}.
@@ -28,9 +28,10 @@ function mh.begin(prefix, caller)
   me, pulse_s, lease_s, resume_s, dedupe_s, kept_s, recall_after_s, recall_answer_s, orphan_s = unpack(unp(caller))
   local read = call('TIME')
   now = tonumber(read[1]) + tonumber(read[2]) / 1e6
-  G, effects, mh.answer, mh.is_well = {}, {}, nil, nil
+  G, G_was, effects, mh.answer, mh.is_well = {}, {}, {}, nil, nil
   for i, value in ipairs(call('HMGET', P .. ':g', unpack(G_FIELDS))) do
-    G[G_FIELDS[i]] = tonumber(value or 0)
+    local number = tonumber(value or 0)
+    G[G_FIELDS[i]], G_was[G_FIELDS[i]] = number, number
   end
   if G.opened == 0 then G.opened = now end
   for _, each in ipairs(mh.begins) do each() end
@@ -40,6 +41,20 @@ function mh.next(what)
   G[what] = G[what] + 1
   return G[what]
 end
+
+-- Store the numbers that are others than they were: writing one costs more than comparing ten.
+function mh.save(key, is, was, fields)
+  local all, n = {}, 0
+  for _, field in ipairs(fields) do
+    if is[field] ~= was[field] then
+      all[n + 1], all[n + 2] = field, is[field]
+      n = n + 2
+    end
+  end
+  if n > 0 then call('HSET', key, unpack(all)) end
+end
+
+function mh.save_numbers() mh.save(P .. ':g', G, G_was, G_FIELDS) end
 
 -- Writing msgpack by hand where a body is in it.
 local function arr(n)

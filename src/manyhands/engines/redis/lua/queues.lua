@@ -23,8 +23,12 @@ function mh.known(name)
     local key = P .. ':q:' .. name
     local values = call('HMGET', key, unpack(FIELDS))
     if values[1] then
-      q = {name = name, key = key}
-      for i, value in ipairs(values) do q[FIELDS[i]] = tonumber(value or 0) end
+      local was = {}
+      q = {name = name, key = key, was = was}
+      for i, value in ipairs(values) do
+        local number = tonumber(value or 0)
+        q[FIELDS[i]], was[FIELDS[i]] = number, number
+      end
     else
       q = false
     end
@@ -37,7 +41,7 @@ end
 function mh.queue(name)
   local q = mh.known(name)
   if not q then
-    q = {name = name, key = P .. ':q:' .. name, is_changed = true}
+    q = {name = name, key = P .. ':q:' .. name, was = {}, is_changed = true}
     for _, field in ipairs(FIELDS) do q[field] = 0 end
     Q[name] = q
     call('SADD', P .. ':queues', name)
@@ -52,11 +56,7 @@ end
 
 function mh.save_queues()
   for _, q in pairs(Q) do
-    if q and q.is_changed then
-      local all = {}
-      for i, field in ipairs(FIELDS) do all[2 * i - 1], all[2 * i] = field, q[field] end
-      call('HSET', q.key, unpack(all))
-    end
+    if q and q.is_changed then mh.save(q.key, q, q.was, FIELDS) end
   end
 end
 

@@ -36,9 +36,7 @@ local function step(keys, args)
   mh.save_queues()
   mh.save_sessions()
   mh.save_marks()
-  local numbers = {}
-  for i, field in ipairs(G_FIELDS) do numbers[2 * i - 1], numbers[2 * i] = field, G[field] end
-  call('HSET', P .. ':g', unpack(numbers))
+  mh.save_numbers()
 
   local mine, others = {}, {}
   for _, effect in ipairs(effects) do
