@@ -29,7 +29,9 @@ def worker(url: str, key: str, n: int) -> None:
 
 def main(url: str, key: str, n: int) -> None:
     with (
-        subprocess.Popen([sys.executable, __file__, "worker", url, key, str(n)], stdout=subprocess.PIPE, text=True) as process,
+        subprocess.Popen(
+            [sys.executable, __file__, "worker", url, key, str(n)], stdout=subprocess.PIPE, text=True
+        ) as process,
         mh.connect(url, authkey=key) as client,
     ):
         client.queue("ready").get(timeout=60)
@@ -38,7 +40,7 @@ def main(url: str, key: str, n: int) -> None:
             time.sleep(PAUSE_S)
             queue.put(time.perf_counter())
         out, _ = process.communicate(timeout=60)
-    print(out, end="")
+    print(out.decode(), end="")
 
 
 if __name__ == "__main__":
