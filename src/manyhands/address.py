@@ -11,10 +11,9 @@ from manyhands.model import DEFAULT_PORT
 
 DEFAULT_URL = f"tcp://127.0.0.1:{DEFAULT_PORT}"
 SERVER_SCHEMES = ("tcp", "tls")
-STORE_SCHEMES = ("memory", "sqlite", "redis", "rediss")
+STORE_SCHEMES = ("memory", "sqlite", "redis", "rediss", "nats")
 OWNED_SCHEMES = ("memory", "sqlite")
 """Stores that one process has to itself; the others many may open at once."""
-LATER_SCHEMES = ("nats",)
 
 EXAMPLE = f"write it like {DEFAULT_URL} or tcp://[::1]:{DEFAULT_PORT}"
 
@@ -51,7 +50,6 @@ def scheme_of(url: str) -> str:
 
     Raises:
         UsageError: there is none, or it is not one of ours.
-        UnsupportedFeature: it names an engine that this version does not have.
     """
     if not isinstance(url, str):
         raise UsageError(f"The address must be a URL as text, not {type(url).__name__}; {EXAMPLE}.")
@@ -59,13 +57,10 @@ def scheme_of(url: str) -> str:
     scheme = scheme.lower()
     if not found:
         raise UsageError(f"{url!r} has no scheme; {EXAMPLE}.")
-    if scheme in LATER_SCHEMES:
-        raise UnsupportedFeature(
-            f"{scheme}:// engines are not in this version of manyhands; use redis://host, memory:// or sqlite:///file.db."
-        )
     if scheme not in (*SERVER_SCHEMES, *STORE_SCHEMES):
         raise UsageError(
-            f"{scheme}:// is not an address manyhands knows; use tcp://host:port, redis://host, memory:// or sqlite:///file.db."
+            f"{scheme}:// is not an address manyhands knows; use tcp://host:port, redis://host, nats://host, memory:// or "
+            "sqlite:///file.db."
         )
     return scheme
 

@@ -12,11 +12,13 @@ SETUPS = {
     "TestSqlite": "sqlite",
     "TestValkey": "valkey",
     "TestValkeyCluster": "valkey, cluster of 3",
+    "TestNats": "nats",
+    "TestNatsCluster": "nats, cluster of 3",
     "TestRemoteMemory": "remote(memory)",
     "TestRemoteSqlite": "remote(sqlite)",
     "TestRemoteValkey": "remote(valkey)",
 }
-ON_DEMAND = ("TestValkeyCluster", "TestRemoteValkey")
+ON_DEMAND = ("TestValkeyCluster", "TestNatsCluster", "TestRemoteValkey")
 NOT_OFFERED = "not offered by this engine: "
 
 

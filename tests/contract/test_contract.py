@@ -10,9 +10,10 @@ from typing import ClassVar
 import pytest
 
 from manyhands.testing.contract import EngineContract, EngineFactory
+from nats_server import NatsCluster, NatsServer
 from redis_server import RedisCluster, RedisServer
 
-from .factories import MemoryFactory, RedisFactory, RemoteFactory, SqliteFactory
+from .factories import MemoryFactory, NatsFactory, RedisFactory, RemoteFactory, SqliteFactory
 
 
 class TestMemory(EngineContract):
@@ -50,6 +51,31 @@ class TestValkey(OnValkey):
         return RedisFactory(self.server, clients=3)
 
 
+class OnNats(EngineContract):
+    """Real servers, shared by the tests of a class; each has a space of its own there."""
+
+    server: ClassVar[NatsServer | NatsCluster]
+
+    @staticmethod
+    def make_server(folder: Path) -> NatsServer | NatsCluster:
+        return NatsServer(folder)
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        cls.server = cls.make_server(tmp_path_factory.mktemp("nats"))
+        cls.server.start()
+        yield
+        cls.server.stop()
+
+
+class TestNats(OnNats):
+    """Two programs: one is the owner, the other speaks to it through NATS, and each session is at one of them."""
+
+    def make_factory(self, tmp_path: Path) -> EngineFactory:
+        return NatsFactory(self.server, clients=2)
+
+
 if os.environ.get("MANYHANDS_CONTRACT") == "all":  # else conftest.py says that they were not run
 
     class TestValkeyCluster(OnValkey):
@@ -61,6 +87,16 @@ if os.environ.get("MANYHANDS_CONTRACT") == "all":  # else conftest.py says that 
 
         def make_factory(self, tmp_path: Path) -> EngineFactory:
             return RedisFactory(self.server)
+
+    class TestNatsCluster(OnNats):
+        """Three servers, three replicas."""
+
+        @staticmethod
+        def make_server(folder: Path) -> NatsServer | NatsCluster:
+            return NatsCluster(folder)
+
+        def make_factory(self, tmp_path: Path) -> EngineFactory:
+            return NatsFactory(self.server, clients=2)
 
     class TestRemoteValkey(OnValkey):
         """A server in front: TestValkey and TestRemoteMemory hold its two halves."""

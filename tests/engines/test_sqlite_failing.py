@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from manyhands.engines.sqlite import SqliteEngine
-from manyhands.engines.sqlite.coalesce import Rows
 from manyhands.engines.sqlite.failing import DiskFailed, DiskFull
 from manyhands.engines.sqlite.store import Store
 from manyhands.errors import EngineUnavailable, from_code
 from manyhands.events import Done, Failed, Granted, Settled
+from manyhands.lifecycle.rows import Rows
 from manyhands.model import Settlement
 from manyhands.testing.contract import Peer, eventually, message
 

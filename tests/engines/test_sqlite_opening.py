@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from manyhands.engines.sqlite import SqliteEngine
-from manyhands.engines.sqlite.coalesce import Rows
 from manyhands.engines.sqlite.log import damaged_frame
 from manyhands.engines.sqlite.store import Store
 from manyhands.errors import EngineCorrupt, EngineError, ManyhandsError, UsageError
 from manyhands.lifecycle.changes import Freed, Stored
+from manyhands.lifecycle.rows import Rows
 from manyhands.model import Message
 
 pytestmark = pytest.mark.faults
@@ -177,7 +177,7 @@ def crashed(tmp_path: Path) -> Path:
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from manyhands.engines.sqlite.coalesce import Rows\n"
+        "from manyhands.lifecycle.rows import Rows\n"
         "from manyhands.engines.sqlite.store import Store\n"
         "from manyhands.lifecycle.changes import Freed, Stored\n"
         "from manyhands.model import Message\n"

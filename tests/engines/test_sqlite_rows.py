@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manyhands.engines.sqlite.coalesce import Rows
 from manyhands.engines.sqlite.store import Store
 from manyhands.lifecycle.changes import (
     Acked,
@@ -33,6 +32,7 @@ from manyhands.lifecycle.changes import (
     Snapshot,
     Stored,
 )
+from manyhands.lifecycle.rows import Rows
 from manyhands.model import Attempt, Message, Options
 
 HISTORY = [Attempt(1, "host/7", 10.0, 11.0, "nack", "why")]

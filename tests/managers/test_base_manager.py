@@ -107,10 +107,9 @@ def test_an_address_that_is_none_says_how_to_write_one(address: Any) -> None:
         Manager(address, b"abc")
 
 
-@pytest.mark.parametrize("address", ["/tmp/socket", "nats://host:4222"])
-def test_other_kinds_of_address_are_refused(address: Any) -> None:
+def test_other_kinds_of_address_are_refused() -> None:
     with pytest.raises(UnsupportedFeature, match="address"):
-        Manager(address, b"abc")
+        Manager("/tmp/socket", b"abc")
 
 
 def test_an_unknown_serializer_is_refused() -> None:

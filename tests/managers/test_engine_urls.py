@@ -236,14 +236,6 @@ def test_memory_is_for_one_process(manager: Make) -> None:
         manager("memory://").connect()
 
 
-@pytest.mark.parametrize("url", ["nats://host:4222"])
-def test_engines_that_are_not_there_yet_are_refused_at_once(url: str, manager: Make) -> None:
-    with pytest.raises(UnsupportedFeature, match="not in this version"):
-        manager(url)
-    with pytest.raises(UnsupportedFeature, match="not in this version"):
-        BaseManager(("127.0.0.1", 0), KEY, store=url).start()
-
-
 @pytest.mark.parametrize("url", ["http://host", "tcp:/host://"])
 def test_a_url_that_is_no_engines_says_what_to_write(url: str, manager: Make) -> None:
     with pytest.raises(UsageError, match=r"address=.*tcp://host:port"):

@@ -25,7 +25,7 @@ def serve(
         typer.Option(
             "--store",
             metavar="STORE",
-            help="Where the queues live: memory://, sqlite:///file.db (four slashes: absolute) or redis://host.",
+            help="Where the queues live: memory://, sqlite:///file.db (four slashes: absolute), redis://host or nats://host.",
         ),
     ] = "memory://",
     authkey: AuthkeyOption = None,

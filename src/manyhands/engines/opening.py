@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from manyhands.address import scheme_of
 from manyhands.engines.base import Engine
 from manyhands.engines.memory import MemoryEngine
@@ -14,15 +17,14 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 def open_engine(store: str, *, limits: Limits | None = None, timeout_s: float = CONNECT_TIMEOUT_S) -> Engine:
-    """Open the store that a URL names: `memory://`, `sqlite:///jobs.db` (relative), `sqlite:////var/jobs.db` (absolute) or
-    a Redis or Valkey server, `redis://host:port/db` (`rediss://` for TLS).
+    """Open the store that a URL names: `memory://`, `sqlite:///jobs.db` (relative), `sqlite:////var/jobs.db` (absolute),
+    a Redis or Valkey server, `redis://host:port/db` (`rediss://` for TLS), or NATS with JetStream, `nats://host:port`.
 
     Args:
         timeout_s: how long to go on trying while a store behind a network does not answer.
 
     Raises:
         UsageError: it is no such URL; the sentence says what to write.
-        UnsupportedFeature: an engine that this version does not have.
         EngineBusy, EngineCorrupt, EngineUnavailable, AuthenticationFailed: as the store's engine does.
     """
     scheme = scheme_of(store)
@@ -42,16 +44,33 @@ def open_engine(store: str, *, limits: Limits | None = None, timeout_s: float = 
         return SqliteEngine(path, limits=limits)
     if scheme in ("redis", "rediss"):
         return _open_redis(store, limits, timeout_s)
-    raise UsageError(f"{store!r} is a server's address, not a store; use memory://, sqlite:///jobs.db or redis://host.")
+    if scheme == "nats":
+        return _open_nats(store, limits, timeout_s)
+    raise UsageError(
+        f"{store!r} is a server's address, not a store; use memory://, sqlite:///jobs.db, redis://host or nats://host."
+    )
 
 
 def _open_redis(url: str, limits: Limits | None, timeout_s: float) -> Engine:
-    try:
+    with _driver_for("redis", "redis-py"):
         from manyhands.engines.redis import RedisEngine
+    return RedisEngine(url, limits=limits, connect_timeout_s=timeout_s)
+
+
+def _open_nats(url: str, limits: Limits | None, timeout_s: float) -> Engine:
+    with _driver_for("nats", "nats-py"):
+        from manyhands.engines.nats import NatsEngine
+    return NatsEngine(url, limits=limits, connect_timeout_s=timeout_s)
+
+
+@contextmanager
+def _driver_for(scheme: str, driver: str) -> Iterator[None]:
+    """Say how to get a driver that is not installed. Our modules for both schemes are named as the driver's."""
+    try:
+        yield
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "redis":
+        if (error.name or "").partition(".")[0] != scheme:
             raise
         raise UsageError(
-            "redis:// needs the redis-py driver, which is not installed here; run: pip install 'manyhands[redis]'"
+            f"{scheme}:// needs the {driver} driver, which is not installed here; run: pip install 'manyhands[{scheme}]'"
         ) from error
-    return RedisEngine(url, limits=limits, connect_timeout_s=timeout_s)

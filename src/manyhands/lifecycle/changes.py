@@ -11,7 +11,7 @@ import msgspec
 from manyhands.model import Attempt, Message
 
 
-class _Change(msgspec.Struct, frozen=True, gc=False):
+class _Change(msgspec.Struct, array_like=True, frozen=True, gc=False):
     pass
 
 

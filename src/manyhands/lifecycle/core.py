@@ -188,6 +188,11 @@ class Core:
         """What each session offers, by its id: what a shell must repeat to the next core if it throws this one away."""
         return {session.id: sorted(session.offers) for session in self._state.sessions.values() if session.offers}
 
+    @property
+    def next_n(self) -> int:
+        """No message and no result is numbered so high yet; a store that keeps it never sees a number twice."""
+        return self._state.numbers.next
+
     def take(self) -> Step:
         """All effects, in leaving order, and all changes since the last take."""
         return self._state.take()

@@ -1,7 +1,7 @@
 """Rows in and out of the file: one connection, used by one thread at a time, that does what it is told.
 
-`Store.write` puts what a batch left behind (`coalesce.Rows`) on the disk in one transaction and returns when the disk has
-it; `Store.load` reads everything back for a new core. Nothing here knows a queue's rules.
+`Store.write` puts what a batch left behind (`lifecycle.rows.Rows`) on the disk in one transaction and returns when the
+disk has it; `Store.load` reads everything back for a new core. Nothing here knows a queue's rules.
 
 The file is opened in exclusive locking mode, which saves a shared-memory file and system calls in each transaction, and
 keeps every other connection out: SQLite up to 3.51.2 can corrupt a log that two connections write or checkpoint at once.
@@ -23,12 +23,12 @@ import msgspec
 from manyhands._faults import crashpoint, is_planted
 from manyhands.engines.sqlite import schema
 from manyhands.engines.sqlite import statements as sql
-from manyhands.engines.sqlite.coalesce import Rows
 from manyhands.engines.sqlite.failing import FOREIGN, ours, translated
 from manyhands.engines.sqlite.log import damaged_frame
 from manyhands.engines.sqlite.reading import read
 from manyhands.errors import EngineCorrupt, EngineUnavailable
 from manyhands.lifecycle.changes import Snapshot
+from manyhands.lifecycle.rows import Rows
 from manyhands.model import Attempt
 
 _FULL, _NORMAL = 2, 1  # what PRAGMA synchronous answers

@@ -23,7 +23,6 @@ from contextlib import contextmanager, suppress
 from manyhands._faults import crashpoint, is_planted
 from manyhands._inbox import Inbox
 from manyhands.clock import Clock, Now
-from manyhands.engines.sqlite.coalesce import Rows
 from manyhands.engines.sqlite.failing import DiskFull
 from manyhands.engines.sqlite.items import (
     Attaching,
@@ -43,6 +42,7 @@ from manyhands.errors import EngineError, EngineUnavailable
 from manyhands.events import Attach, Closing, Done, Failed, Goodbye, Offer, Put, Reply, Request
 from manyhands.lifecycle import Core
 from manyhands.lifecycle.changes import Snapshot
+from manyhands.lifecycle.rows import Rows
 from manyhands.model import Limits
 
 log = logging.getLogger(__name__)
