@@ -32,8 +32,8 @@ from manyhands.errors import UsageError
 T = TypeVar("T")
 
 NAP_S = 0.001
-"""The longest time for which nobody serves, when a leader has left and does not come back."""
-BACK_S = 0.00025
+"""About the longest time for which nobody serves, when a leader has left and does not come back."""
+BACK_S = 0.0005
 """Who comes back to wait so soon after its last wait may lead: what else the loop has to do is not kept waiting for it. A
 program that computes longer in between, or copies large bodies, leaves the loop to its own thread, beside it."""
 LOOK_S = 0.00025
@@ -120,6 +120,7 @@ class SharedLoop:
         try:
             if is_back_soon and self._may_lead():
                 return self._take_part(waiter, timeout_s)
+            self._leave_to_own()
             return waiter.block(timeout_s)
         finally:
             self._waited_at = time.monotonic()
@@ -216,6 +217,13 @@ class SharedLoop:
             self._followers[0].rouse()
         elif self._is_asleep:
             self._wake_own()
+
+    def _leave_to_own(self) -> None:
+        """Who would have led waits elsewhere: the own thread need not find that out by napping."""
+        if not self.runner:
+            with self._turn:
+                self._seen_leads = self._leads
+                self._wake_own()
 
     def _wake_own(self) -> None:
         with contextlib.suppress(RuntimeError):  # woken already

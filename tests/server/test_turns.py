@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from manyhands import _turns
 from manyhands._turns import SharedLoop
 from manyhands._waiter import Waiter
 from manyhands.errors import UsageError
@@ -81,6 +82,18 @@ def test_who_was_long_away_leaves_the_loop_to_its_own_thread(shared: SharedLoop)
     shared._waited_at = time.monotonic() - 1.0
     assert shared.lead(waiter, 10.0)
     assert set(seen) == {shared._thread.ident}
+
+
+def test_who_waits_without_leading_does_not_wait_for_the_own_threads_nap(
+    shared: SharedLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_turns, "NAP_S", 60.0)
+    while not shared._leads:  # now the own thread naps
+        assert lead(shared, lambda waiter: ran_in(shared, waiter))
+    waiter = Waiter()
+    ran_in(shared, waiter)
+    shared._waited_at = time.monotonic() - 1.0
+    assert shared.lead(waiter, 10.0), "nobody ran the loop"
 
 
 def test_the_own_thread_serves_when_the_leader_does_not_come_back(shared: SharedLoop) -> None:

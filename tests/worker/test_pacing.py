@@ -22,7 +22,9 @@ def test_of_what_was_never_measured_one_is_asked_for() -> None:
 def test_a_few_milliseconds_of_short_messages_are_asked_for() -> None:
     assert paced(0.0001).ask() == round(WORK_IN_HAND_S / 0.0001)
     assert paced(WORK_IN_HAND_S).ask() == FEW
-    assert paced(FEW_WORK_S / 2).ask() == 2
+    assert paced(FEW_WORK_S / 3).ask() == 3
+    assert paced(LONG_S * 0.9).ask() == 2
+    assert paced(LONG_S).ask() == 1, "who waits behind a long call waits long"
     assert paced(FEW_WORK_S * 1.1).ask() == 1
     assert paced(1e-9).ask() == MAX_IN_HAND
 

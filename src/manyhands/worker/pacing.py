@@ -10,9 +10,10 @@ from manyhands.worker.block import MAX_IN_HAND
 
 WORK_IN_HAND_S = 0.004
 """So much measured work is asked for at once."""
-FEW, FEW_WORK_S = 6, 0.06
-"""And so many messages, while they are together not more work than that: else calls of 10 ms would stand still for several
-percent of the time, for the way to the engine. Who is idle gets what was not begun within a few milliseconds."""
+FEW, FEW_WORK_S = 12, 0.12
+"""And so many messages, while they are together not more work than that and none is long: else calls of 10 ms would stand
+still for several percent of the time, for the way to the engine. Who is idle gets what was not begun within a few
+milliseconds."""
 LONG_S = 0.05
 """A message of this length brings the number down to one, whatever was measured before."""
 CLAIM_S = 0.0001
@@ -58,8 +59,8 @@ class Pace:
         if self.message_s < 0.0:
             return 1
         message_s = max(self.message_s, 1e-6)
-        fits = max(int(WORK_IN_HAND_S / message_s), min(FEW, int(FEW_WORK_S / message_s)))
-        self._reached = max(1, min(fits, 2 * self._reached, self._most))
+        few = min(FEW, int(FEW_WORK_S / message_s)) if message_s < LONG_S else 1
+        self._reached = max(1, min(max(int(WORK_IN_HAND_S / message_s), few), 2 * self._reached, self._most))
         return self._reached
 
 

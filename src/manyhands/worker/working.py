@@ -220,7 +220,6 @@ class Child:
                 flushed = now
                 with line.lock:
                     line.send(self._take_ended())
-                    line.look()
             began = now
             self._run_message(queue, delivery, at, now)
             at += calls or 1
