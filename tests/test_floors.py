@@ -54,7 +54,7 @@ UNPICKLERS = frozenset({"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "
 UNPICKLES = "codec"
 DRIVERS = {"redis": "engines.redis", "valkey": "engines.redis", "nats": "engines.nats", "sqlite3": "engines.sqlite"}
 OPENS_ENGINES = "engines.opening"  # turns a store's URL into an engine, so it must name them all
-CHILD_PARTS = ("block", "child", "keeper", "line", "pacing", "running", "settings", "work", "working")
+CHILD_PARTS = ("block", "child", "keeper", "line", "pacing", "running", "settings", "task_work", "work", "working")
 CHILD = frozenset(f"worker.{part}" for part in CHILD_PARTS)
 CHILD_NEEDS = (0, 1)
 

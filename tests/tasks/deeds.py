@@ -59,3 +59,16 @@ async def meet(others: int) -> int:
 
 
 met: list[object] = []
+
+ran: list[int] = []
+
+
+@mh.task(queue="deeds", max_attempts=3, retry_on=OSError, backoff_s=0)
+def uneven(n: int) -> tuple[int, int]:
+    """Fails for good for one number in a hundred, and once for another."""
+    ran.append(n)
+    if n % 100 == 7:
+        raise ValueError(str(n))
+    if n % 100 == 50 and mh.current().attempt == 1:
+        raise OSError("once")
+    return n, mh.current().attempt

@@ -242,7 +242,8 @@ def test_garbage_is_no_body() -> None:
 def attempt(error: BaseException, n: int = 1, unit: float = 0.5, **options: Any) -> tuple[int, float]:
     options = {"max_attempts": 3, "backoff_s": 8.0, "backoff_cap_s": 10.0, **options}
     task = SHIP.options(**options)
-    verdict = tasks.after(error, n, opened(task, made(task, Order(1, datetime(2026, 1, 1)))), unit)
+    call = opened(task, made(task, Order(1, datetime(2026, 1, 1))))
+    verdict = tasks.after(error, n, call.task, call.body, unit)
     return verdict.kind, verdict.delay_s
 
 
@@ -288,9 +289,9 @@ def test_the_reason_names_the_error_even_if_its_text_cannot_be_made() -> None:
             raise ValueError
 
     call = opened(SHIP, made(SHIP, Order(1, datetime(2026, 1, 1))))
-    assert tasks.after(KeyError("x"), 1, call, 0).reason == "KeyError: 'x'"
-    assert tasks.after(GiveUp(), 1, call, 0).reason == "GiveUp"
-    assert "Nameless" in tasks.after(Nameless(), 1, call, 0).reason
+    assert tasks.after(KeyError("x"), 1, call.task, call.body, 0).reason == "KeyError: 'x'"
+    assert tasks.after(GiveUp(), 1, call.task, call.body, 0).reason == "GiveUp"
+    assert "Nameless" in tasks.after(Nameless(), 1, call.task, call.body, 0).reason
 
 
 # -- outcomes ------------------------------------------------------------------------------------------------------

@@ -105,7 +105,11 @@ def as_document(stats: QueueStats) -> dict[str, object]:
 def message_document(message: Message) -> dict[str, object]:
     """One message as data; its body by size and first bytes, and of a call or task what it would run."""
     call = shown(message)
-    what = {} if call is None else {"call": call.name, "arguments": plain(call.arguments), "tags": call.tags}
+    what = (
+        {}
+        if call is None
+        else {"call": call.name, "arguments": plain(call.arguments), "tags": call.tags, "calls": call.calls}
+    )
     return {
         "id": message.id,
         "kind": kind(message),

@@ -63,6 +63,8 @@ class Client:
         self._owns_engine = owns_engine
         self.is_closed = False
         """Whether `close` was called; a closed client is of no further use."""
+        self.shares_messages = True
+        """Whether tasks may share messages; what a test's worker runs one by one must not."""
         self._inherited: Any = None
         self._reset()
         self.open()
@@ -153,7 +155,7 @@ class Client:
                 raise ServerUnavailable("This client was closed; connect again to go on.")
             if self._tasks is None:
                 self._calls = CallSession(self.engine, self._codec)
-                self._tasks = TaskCalls(self._calls)
+                self._tasks = TaskCalls(self._calls, is_packing=self.shares_messages)
             return self._tasks
 
     def result(self, message_id: str, timeout: float | None = None) -> Any:

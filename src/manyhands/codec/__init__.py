@@ -30,8 +30,9 @@ _log = logging.getLogger(__name__)
 
 POLY1305_FROM_BYTES = 64 * 1024
 
-PICKLE, RAW_BYTES, PLAIN, PICKLED_CALLS = 0, 1, 2, 3
-"""Encodings: a pickle; the very bytes that were put; msgpack of plain data (tasks); calls, or what they came to (calls/)."""
+PICKLE, RAW_BYTES, PLAIN, PICKLED_CALLS, PLAIN_CALLS = 0, 1, 2, 3, 4
+"""Encodings: a pickle; the very bytes that were put; msgpack of plain data (a task); calls, or what they came to (calls/);
+several calls of a task, or what they came to that shared a message."""
 
 _BLAKE2B, _POLY1305 = 0x11, 0x12  # format version 1 in the high half
 _KEY_ID_BYTES, _NONCE_BYTES, _TAG_BYTES = 4, 16, 16

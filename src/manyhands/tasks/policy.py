@@ -15,6 +15,7 @@ dead letter, with every attempt's error. A crash of the worker never comes here:
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,7 +23,10 @@ from manyhands._text import REASON_CHARS, readable
 from manyhands.errors import GiveUp, PayloadNotEncodable, TaskCancelled, TryAgain
 from manyhands.model import SettleKind
 from manyhands.retry import backoff_s
-from manyhands.tasks.bodies import TaskCall
+from manyhands.tasks.bodies import Body
+
+if TYPE_CHECKING:
+    from manyhands.tasks.task import Task
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -34,7 +38,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """The attempt's error, for the message's history."""
 
 
-def after(error: BaseException, attempt: int, call: TaskCall, unit: float) -> Verdict:
+def after(error: BaseException, attempt: int, task: Task[..., Any], body: Body, unit: float) -> Verdict:
     """What to do after an attempt that raised.
 
     Args:
@@ -44,15 +48,15 @@ def after(error: BaseException, attempt: int, call: TaskCall, unit: float) -> Ve
     reason = describe(error)
     if isinstance(error, TaskCancelled):
         return Verdict(SettleKind.ACK, reason=reason)
-    has_more = attempt < call.body.max_attempts
+    has_more = attempt < body.max_attempts
     if isinstance(error, (GiveUp, PayloadNotEncodable)) or not has_more:
         return Verdict(SettleKind.REJECT, reason=reason)
     if isinstance(error, TryAgain):
         if error.delay_s is not None and 0 <= error.delay_s < math.inf:
             return Verdict(SettleKind.NACK, error.delay_s, reason)
-    elif not isinstance(error, call.task.settings.retry_on):
+    elif not isinstance(error, task.settings.retry_on):
         return Verdict(SettleKind.REJECT, reason=reason)
-    delay_s = backoff_s(attempt, base_s=call.body.backoff_s, cap_s=call.body.backoff_cap_s, unit=unit)
+    delay_s = backoff_s(attempt, base_s=body.backoff_s, cap_s=body.backoff_cap_s, unit=unit)
     return Verdict(SettleKind.NACK, delay_s, reason)
 
 

@@ -1,4 +1,5 @@
-"""The outcome of a task as plain data: what it returned, or the error that it ended with. msgpack, encoding codec.PLAIN.
+"""The outcome of a task as plain data: what it returned, or the error that it ended with. msgpack, encoding codec.PLAIN;
+several together, of calls that shared a message, in encoding codec.PLAIN_CALLS.
 
 An error travels as data. Only a class that the receiver has already imported is built again, from plain arguments; anything
 else is a TaskFailed with the original's name, text and traceback.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,6 +37,14 @@ class Outcome(msgspec.Struct, array_like=True, frozen=True):
     """How long the attempt ran."""
     task: str = ""
     """Whose return hint rebuilds a HINTED value."""
+
+
+class _Outcomes(msgspec.Struct, array_like=True, frozen=True):
+    """What the calls of a pack came to that follow each other. Fields are only ever added at the end, with a default."""
+
+    times: list[tuple[int, float]]
+    """(how many calls, seconds that they took together), in order."""
+    outcomes: list[Outcome]
 
 
 class Raised(msgspec.Struct, array_like=True, frozen=True):
@@ -109,17 +119,52 @@ def read_outcome(body: bytes | memoryview, task: Task[..., Any] | None = None) -
     """
     try:
         outcome = _outcome_decoder.decode(body)
-        if outcome.kind == RAISED:
-            return None, _rebuild(_raised_decoder.decode(outcome.content)), outcome.seconds
-        if outcome.kind == HINTED:
-            task = task or REGISTRY.get(outcome.task)
-        rebuild = task.arguments.rebuild if task is not None and outcome.kind == HINTED else None
-        return (rebuild or unpack_exactly)(outcome.content), None, outcome.seconds
+        return (*_outcome_of(outcome, task), outcome.seconds)
     except (msgspec.MsgspecError, ValueError, NotImplementedError) as error:
-        raise UndecodableBody(
-            f"the task's result was received whole, but does not fit what this program expects ({error}); run the same "
-            "version of the task's module on both sides"
-        ) from error
+        raise _not_readable(error) from error
+
+
+def pack_outcomes(times: list[tuple[int, float]], outcomes: Sequence[bytes]) -> bytes:
+    """The outcomes of calls of a pack that follow each other, each as pack_value or pack_error made it.
+
+    Args:
+        times: (how many calls, seconds that they took together), in order.
+    """
+    return msgspec.msgpack.encode((times, [msgspec.Raw(one) for one in outcomes]))
+
+
+def read_outcomes(
+    body: bytes | memoryview, task: Task[..., Any] | None = None
+) -> tuple[list[Any], dict[int, BaseException], list[tuple[int, float]]]:
+    """(values, errors by the call's place, times) of what `pack_outcomes` made and was verified; see `read_outcome`."""
+    values: list[Any] = []
+    failed: dict[int, BaseException] = {}
+    try:
+        read = _outcomes_decoder.decode(body)
+        for outcome in read.outcomes:
+            value, error = _outcome_of(outcome, task)
+            if error is not None:
+                failed[len(values)] = error
+            values.append(value)
+    except (msgspec.MsgspecError, ValueError, NotImplementedError) as error:
+        raise _not_readable(error) from error
+    return values, failed, read.times
+
+
+def _outcome_of(outcome: Outcome, task: Task[..., Any] | None) -> tuple[Any, BaseException | None]:
+    if outcome.kind == RAISED:
+        return None, _rebuild(_raised_decoder.decode(outcome.content))
+    if outcome.kind == HINTED:
+        task = task or REGISTRY.get(outcome.task)
+    rebuild = task.arguments.rebuild if task is not None and outcome.kind == HINTED else None
+    return (rebuild or unpack_exactly)(outcome.content), None
+
+
+def _not_readable(error: Exception) -> UndecodableBody:
+    return UndecodableBody(
+        f"the task's result was received whole, but does not fit what this program expects ({error}); run the same "
+        "version of the task's module on both sides"
+    )
 
 
 def _pack(kind: int, content: bytes, seconds: float, task: str = "") -> bytes:
@@ -193,5 +238,6 @@ def _of_theirs(raised: Raised) -> BaseException | None:
     return error if isinstance(error, found) else None
 
 
+_outcomes_decoder = msgspec.msgpack.Decoder(_Outcomes)
 _outcome_decoder = msgspec.msgpack.Decoder(Outcome)
 _raised_decoder = msgspec.msgpack.Decoder(Raised)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
@@ -14,7 +14,7 @@ from manyhands.codec import PLAIN, Codec, check_size
 from manyhands.errors import UsageError
 from manyhands.model import CALLS, MAX_BODY_BYTES, Kind, Message, Options
 from manyhands.tasks.arguments import Arguments
-from manyhands.tasks.bodies import Body
+from manyhands.tasks.bodies import Body, join_arguments
 from manyhands.tasks.options import TaskOptions, checked
 
 P = ParamSpec("P")
@@ -101,6 +101,45 @@ class Task(Generic[P, R]):
             )
         return self.arguments.pack(args, kwargs)
 
+    @property
+    def keep_result_s(self) -> float:
+        """For how many seconds its results are kept."""
+        return max(self.settings.keep_result_s, LEAST_KEPT_S)
+
+    @property
+    def shares_messages(self) -> bool:
+        """Whether its calls may share messages: none of its options says something of one call's message."""
+        said = self.settings
+        return not (
+            self.is_async  # an event loop takes them one by one
+            or said.deliveries() == 1
+            or said.delay_s
+            or said.expires_s
+            or said.eta is not None
+            or said.dedupe_key is not None
+        )
+
+    def make_body(self, packed: Sequence[bytes], now: float) -> bytes:
+        """The body of a message with one call, or with several that share it.
+
+        Args:
+            packed: the arguments of each, as `pack` made them.
+            now: UTC seconds.
+        """
+        said = self.settings
+        return msgspec.msgpack.encode(
+            Body(
+                self.name,
+                msgspec.Raw(packed[0]) if len(packed) == 1 else join_arguments(packed),
+                submitted_at=now,
+                timeout_s=said.timeout_s,
+                max_attempts=said.max_attempts,
+                backoff_s=said.backoff_s,
+                backoff_cap_s=said.backoff_cap_s,
+                tags=list(said.tags),
+            )
+        )
+
     def make_message(
         self,
         codec: Codec,
@@ -125,19 +164,7 @@ class Task(Generic[P, R]):
             PayloadTooLarge: over limit_bytes.
         """
         said = self.settings
-        arguments = self.pack(args, kwargs)
-        body = msgspec.msgpack.encode(
-            Body(
-                self.name,
-                msgspec.Raw(arguments),
-                submitted_at=now,
-                timeout_s=said.timeout_s,
-                max_attempts=said.max_attempts,
-                backoff_s=said.backoff_s,
-                backoff_cap_s=said.backoff_cap_s,
-                tags=list(said.tags),
-            )
-        )
+        body = self.make_body([self.pack(args, kwargs)], now)
         check_size(body, limit_bytes)
         if said.dedupe_key is not None:
             message_id = self._id_of(said.dedupe_key, args, kwargs)
@@ -152,7 +179,7 @@ class Task(Generic[P, R]):
             Options(
                 dedupe=said.dedupe_key is not None,
                 expires_at=now + said.expires_s if said.expires_s else 0.0,
-                keep_result_s=max(said.keep_result_s, LEAST_KEPT_S),
+                keep_result_s=self.keep_result_s,
                 reply_to="" if said.dedupe_key is not None else reply_to,
             ),
         )

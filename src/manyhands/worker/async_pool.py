@@ -15,7 +15,7 @@ from typing import Any
 from manyhands._bridge import Mailbox, new_loop
 from manyhands.model import Delivery, SettleKind, Settlement
 from manyhands.worker.inside import Inside
-from manyhands.worker.work import TaskWork, Work
+from manyhands.worker.task_work import TaskWork, Work
 
 
 class AsyncPool(Inside):
@@ -97,6 +97,7 @@ class AsyncPool(Inside):
     async def _outcome(self, work: Work) -> Settlement:
         if not (isinstance(work, TaskWork) and work.is_async):
             await self._loop.run_in_executor(self._threads, _run_all, work)
+            self.report_rest(work)
             return work.settlement()
         started = time.perf_counter()
         try:

@@ -26,11 +26,12 @@ from manyhands.codec import Codec
 from manyhands.engines.base import Engine, Port
 from manyhands.engines.remote import RemoteEngine
 from manyhands.errors import ManyhandsError, ServerUnavailable
-from manyhands.events import Attach, Failed, Granted, Offer, Ping, Pong, Progress, Reply, Request, Settled, Stop
+from manyhands.events import Attach, Done, Failed, Granted, Offer, Ping, Pong, Progress, Reply, Request, Settled, Stop
 from manyhands.model import HEARTBEAT_S, Delivery, SettleKind, Settlement
 from manyhands.worker.crew import ChildInfo
 from manyhands.worker.running import Runner
 from manyhands.worker.taking import Taking
+from manyhands.worker.task_work import Work
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,8 @@ class Inside:
         self.n_run = 0
         self.running: dict[int, str] = {}
         """By token: the queue of each delivery that is being worked on."""
-        self.cancelled: set[int] = set()
-        """Tokens of calls that were asked to stop."""
+        self.cancelled: set[tuple[int, int]] = set()
+        """Calls that were asked to stop: token, and of a pack which call, else -1."""
         self._rids = count(1)
         self._taking = Taking(queues, size, lambda: next(self._rids))
         self._lock = threading.Lock()  # of _taking and running
@@ -91,7 +92,7 @@ class Inside:
             unit=random.Random().random,
             tasks_only=tasks_only,
             on_progress=self._on_progress,
-            is_cancelled=self.cancelled.__contains__,
+            is_cancelled=lambda token, part: (token, part) in self.cancelled,
         )
         self._thread = threading.Thread(target=self._run, name="manyhands-pool", daemon=True)
 
@@ -169,14 +170,14 @@ class Inside:
                     begun += [(name, delivery) for delivery in deliveries]
                     if not self._taking.is_draining:
                         self.running |= {delivery.token: name for delivery in deliveries}
-            elif isinstance(reply, Settled | Failed):
+            elif isinstance(reply, Settled | Done | Failed):
                 with self._lock:
                     self._taking.failed(reply.rid)
                     is_settled = self._taking.is_settled
                 if is_settled:
                     self._news.put(None)
             elif isinstance(reply, Stop):
-                self.cancelled.add(reply.token)
+                self.cancelled.add((reply.token, reply.part))
                 self.cancel(reply.token)
         for name, delivery in begun:
             if delivery.token in self.running:
@@ -195,9 +196,15 @@ class Inside:
             return self._taking.ended(settlement)
 
         self._send_with(ended)
-        self.cancelled.discard(settlement.token)
+        if self.cancelled:
+            self.cancelled -= {one for one in list(self.cancelled) if one[0] == settlement.token}
         if self._taking.is_draining:
             self._news.put(None)
+
+    def report_rest(self, work: Work) -> None:
+        """Report what its settlement cannot say. From any thread."""
+        while work.is_too_much and (outcome := work.report()) is not None:
+            self.report(work.token, *outcome)
 
     def report(self, token: int, calls: int, result: bytes) -> None:
         """The next calls of a pack have ended. From any thread."""

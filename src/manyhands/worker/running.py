@@ -15,13 +15,14 @@ from typing import Any
 from manyhands._text import REASON_CHARS, readable
 from manyhands.calls.outcomes import Outcomes
 from manyhands.calls.running import Calls, Loader, encode_result, run_setup, sealed_id
-from manyhands.codec import PLAIN, Codec
+from manyhands.codec import PLAIN, PLAIN_CALLS, Codec
 from manyhands.errors import SealBroken, UndecodableBody, UnknownTask
 from manyhands.model import MAX_BODY_BYTES, Delivery, Kind, Message, SettleKind, Settlement, result_id
-from manyhands.tasks.bodies import open_body
+from manyhands.tasks.bodies import open_body, open_pack
 from manyhands.tasks.registry import REGISTRY, Registry
-from manyhands.tasks.results import pack_error
-from manyhands.worker.work import PORTION_BYTES, CallWork, TaskWork, Work
+from manyhands.tasks.results import pack_error, pack_outcomes
+from manyhands.worker.task_work import TaskPackWork, TaskWork, Work
+from manyhands.worker.work import PORTION_BYTES, CallWork
 
 CALLS_NEED, ITEMS_NEED = "calls", "items"
 """What a message needs that is an Executor's call (workers with tasks_only run none), or no call at all (none runs it)."""
@@ -43,7 +44,7 @@ class Runner:
         utc: UTC seconds now.
         unit: a random number in [0, 1), which spreads retries.
         on_progress: hears how far calls have come, in their own thread.
-        is_cancelled: whether the call under this token was asked to stop.
+        is_cancelled: whether a call was asked to stop: by its token, and of a pack which call, else -1.
         complete: runs a coroutine to its end, for tasks that are coroutine functions.
     """
 
@@ -56,7 +57,7 @@ class Runner:
         tasks_only: bool = False,
         registry: Registry = REGISTRY,
         on_progress: Progress = lambda token, part, done, total, note: None,
-        is_cancelled: Callable[[int], bool] = lambda token: False,
+        is_cancelled: Callable[[int, int], bool] = lambda token, part: False,
         complete: Callable[[Any], Any] | None = None,
     ) -> None:
         self.codec = codec
@@ -131,27 +132,45 @@ class Runner:
         self._split = (of, message.seal, message.body, loaded)
         return loaded
 
-    def _open_task(self, queue: str, delivery: Delivery) -> TaskWork:
-        message = delivery.message
-        encoding = self.codec.verify(queue, message.id, message.seal, message.body, message.kind)
-        if encoding != PLAIN:
+    def _open_task(self, queue: str, delivery: Delivery) -> TaskWork | TaskPackWork:
+        message, may_import = delivery.message, not self._tasks_only
+        encoding = self.codec.verify(queue, sealed_id(message), message.seal, message.body, message.kind)
+        n, part = _pack_of(message)
+        if encoding != (PLAIN_CALLS if n or part >= 0 else PLAIN):
             raise UndecodableBody(f"the body is in encoding {encoding} and no task's; install the sender's version")
-        return TaskWork(self, queue, delivery, open_body(message.body, self._registry, may_import=not self._tasks_only))
+        if not n:
+            call = open_body(message.body, self._registry, part=part, may_import=may_import)
+            return TaskWork(self, queue, delivery, call)
+        pack = open_pack(message.body, self._registry, may_import=may_import)
+        if len(pack.calls) != n:
+            raise UndecodableBody(f"the message says that {n} calls share it, and its body has {len(pack.calls)}")
+        return TaskPackWork(self, queue, delivery, pack)
 
     def _refused(self, queue: str, delivery: Delivery, error: BaseException) -> Settlement:
         """A message that is not what it says, or is none for this version: a dead letter, with an answer for who waits."""
         message = delivery.message
         reason = readable(f"{type(error).__name__}: {error}", REASON_CHARS)
+        n, _ = _pack_of(message)
         if message.kind == Kind.TASK:
             body = pack_error(error, 0.0)
-            result = self.codec.sealed(queue, message.id, PLAIN, [body], Kind.TASK)
+            encoding = PLAIN
+            if n:
+                encoding, body = PLAIN_CALLS, pack_outcomes([], [body] * n)
+            result = self.codec.sealed(queue, result_id(message.id, 0, n), encoding, [body], Kind.TASK)
         else:
-            n = message.options.calls if message.options is not None and message.options.calls > 1 else 0
             outcomes = Outcomes()
             for _ in range(n or 1):
                 outcomes.fail(error, is_ours=isinstance(error, SealBroken | UndecodableBody))
             result = encode_result(self.codec, queue, result_id(message.id, 0, n), Kind.CALL, outcomes)
         return Settlement(delivery.token, SettleKind.REJECT, reason=reason, result=result)
+
+
+def _pack_of(message: Message) -> tuple[int, int]:
+    """(how many calls share the message, 0 for one; which call of a pack it is, -1 for none)."""
+    options = message.options
+    if options is None:
+        return 0, -1
+    return options.calls if options.calls > 1 else 0, options.part
 
 
 def _complete(coroutine: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from manyhands.model import Delivery, Settlement
 from manyhands.worker.inside import Inside
 from manyhands.worker.pacing import claim
-from manyhands.worker.work import Work
+from manyhands.worker.task_work import Work
 
 REPORT_S = 0.02
 """Finished calls of a pack wait no longer for the others of it, but for the one that runs."""
@@ -55,13 +55,14 @@ class ThreadPool(Inside):
                 self.finish(work, 0)
             else:
                 self._run_all(work)
+                self.report_rest(work)
                 self.finish(work.settlement(), work.n_ended)
 
     def _run_all(self, work: Work) -> None:
         """Run its calls, a few at a time while they are short, so that what has ended can be reported."""
         at, step = 0, 1
         reported = time.monotonic()
-        while at < work.n:
+        while at < work.n and not work.is_stopped:
             started = time.perf_counter()
             end = min(at + step, work.n)
             work.run(at, end)

@@ -1,21 +1,17 @@
-"""Work: the calls of one delivery, run one after another, and what is said of them.
+"""An Executor's work: the calls of one delivery, run one after another, and what is said of them. Tasks: task_work.py.
 
 A worker's children, threads and event loops run the same. Who runs it measures it, and says how long it took.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from manyhands.calls.outcomes import Outcomes
 from manyhands.calls.running import Calls, encode_result
-from manyhands.codec import PLAIN
-from manyhands.errors import ManyhandsError, PayloadTooLarge, TaskTimedOut
+from manyhands.errors import PayloadTooLarge, TaskTimedOut
 from manyhands.model import Delivery, Kind, SettleKind, Settlement, result_id
-from manyhands.tasks.attempts import Current, running
-from manyhands.tasks.bodies import TaskCall
-from manyhands.tasks.policy import after
-from manyhands.tasks.results import pack_error, pack_value
 
 if TYPE_CHECKING:
     from manyhands.worker.running import Runner
@@ -110,6 +106,11 @@ class CallWork:
         return Settlement(self.token, is_task_done=True, result=part, calls=n - sent)
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether no more of its calls are to be run."""
+        return False
+
+    @property
     def is_too_much(self) -> bool:
         """Whether what was not reported may not fit one message."""
         return self.size_bytes > self._runner.portion_bytes // 2 and len(self._outcomes.values) > self._sent + 1
@@ -144,7 +145,7 @@ class CallWork:
         """The outcomes from the first that was not reported; None: more than one, and too much for one message."""
         start = self._sent
         outcomes = _slice(self._outcomes, start, end)
-        self._time(outcomes, start, end)
+        outcomes.times += times_between(self._cuts, start, end)
         result = self._sealed(outcomes, start, end - start)
         if len(result) <= self._runner.portion_bytes:
             return result
@@ -162,33 +163,40 @@ class CallWork:
         if len(result) <= self._runner.limit_bytes:
             return result
         outcomes = Outcomes()
-        outcomes.fail(_too_large(len(result), self._runner.limit_bytes), is_ours=True)
-        self._time(outcomes, index, index + 1)
+        outcomes.fail(too_large(len(result), self._runner.limit_bytes), is_ours=True)
+        outcomes.times += times_between(self._cuts, index, index + 1)
         return self._sealed(outcomes, index, 1)
-
-    def _time(self, outcomes: Outcomes, start: int, end: int) -> None:
-        """Say how long these calls took."""
-        at, times = 0, outcomes.times
-        for upto, seconds in self._cuts:
-            first, last = max(at, start), min(upto, end)
-            if first < last:
-                times.append((last - first, seconds * (last - first) / (upto - at)))
-            at = upto
-        if at < end:  # a step that is not over
-            times.append((end - max(at, start), 0.0))
 
     def _sealed(self, outcomes: Outcomes, first: int, n: int) -> bytes:
         to = result_id(self._id, first, n) if self._is_pack else self._id
         return encode_result(self._runner.codec, self._queue, to, Kind.CALL, outcomes)
 
 
-def _too_large(size_bytes: int, limit_bytes: int) -> PayloadTooLarge:
+def too_large(size_bytes: int, limit_bytes: int) -> PayloadTooLarge:
+    """What a call ends with whose result is larger than the engine takes."""
     return PayloadTooLarge(
         f"The call returned {size_bytes:,} bytes, and max_body_bytes is {limit_bytes:,}; have it put the data in a file "
         "or object store and return the path.",
         size_bytes=size_bytes,
         limit_bytes=limit_bytes,
     )
+
+
+def times_between(cuts: Sequence[tuple[int, float]], start: int, end: int) -> list[tuple[int, float]]:
+    """How long the calls start … end - 1 took: (how many, seconds that they took together), in order.
+
+    Args:
+        cuts: (calls up to here, seconds of the step that ended there), in order.
+    """
+    at, times = 0, []
+    for upto, seconds in cuts:
+        first, last = max(at, start), min(upto, end)
+        if first < last:
+            times.append((last - first, seconds * (last - first) / (upto - at)))
+        at = upto
+    if at < end:  # a step that is not over
+        times.append((end - max(at, start), 0.0))
+    return times
 
 
 def _slice(outcomes: Outcomes, start: int, end: int) -> Outcomes:
@@ -199,125 +207,3 @@ def _slice(outcomes: Outcomes, start: int, end: int) -> Outcomes:
     part.failures = {index - start: failure for index, failure in list(outcomes.failures.items()) if start <= index < end}
     part.is_setup_failed = outcomes.is_setup_failed
     return part
-
-
-class TaskWork:
-    """One attempt of a task."""
-
-    __slots__ = (
-        "_call",
-        "_delivery",
-        "_error",
-        "_queue",
-        "_runner",
-        "_seconds",
-        "_value",
-        "n",
-        "n_ended",
-        "timeout_s",
-        "token",
-    )
-
-    def __init__(self, runner: Runner, queue: str, delivery: Delivery, call: TaskCall) -> None:
-        self.token = delivery.token
-        self.n = 1
-        self.n_ended = 0
-        self.timeout_s = call.body.timeout_s
-        self._runner = runner
-        self._queue = queue
-        self._delivery = delivery
-        self._call = call
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self._seconds = 0.0
-
-    @property
-    def is_async(self) -> bool:
-        """Whether the task's function is a coroutine function."""
-        return self._call.task.is_async
-
-    @property
-    def size_bytes(self) -> int:
-        return 0
-
-    @property
-    def is_too_much(self) -> bool:
-        return False
-
-    def run(self, first: int, end: int) -> None:
-        """Run the attempt. Whatever it raises becomes its outcome."""
-        call = self._call
-        try:
-            with running(self._current()):
-                value = call.task.__wrapped__(*call.args, **call.kwargs)
-                if call.task.is_async:
-                    value = self._runner.complete(value)
-                self._value = value
-        except BaseException as error:  # SystemExit too: it ends the attempt, not the worker
-            self._error = error
-        self.n_ended = 1
-
-    async def run_async(self) -> None:
-        """The same for a coroutine function, in the caller's event loop. Cancelling it raises CancelledError here too."""
-        call = self._call
-        try:
-            with running(self._current()):
-                self._value = await call.task.__wrapped__(*call.args, **call.kwargs)
-        except BaseException as error:
-            self._error = error
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self.n_ended = 1
-
-    def took(self, seconds: float) -> None:
-        """The attempt took so long."""
-        self._seconds = seconds
-
-    def settlement(self) -> Settlement:
-        """The end of the delivery."""
-        if not self.n_ended:
-            return Settlement(self.token, SettleKind.RELEASE)
-        error = self._error
-        if error is None:
-            try:
-                result = self._sealed(pack_value(self._call.task, self._value, self._seconds))
-                if len(result) > self._runner.limit_bytes:
-                    raise _too_large(len(result), self._runner.limit_bytes)
-                return Settlement(self.token, is_task_done=True, result=result)
-            except ManyhandsError as trouble:
-                error = trouble
-        return self._failed(error, self._seconds)
-
-    def report(self) -> tuple[int, bytes] | None:
-        return None
-
-    def will(self, index: int) -> Settlement:
-        """How the attempt ends when its time limit ends it: again, or as TaskTimedOut."""
-        name, limit_s = self._call.task.name, self.timeout_s
-        error = TaskTimedOut(f"Task {name} was stopped after {limit_s:g} s, its limit (timeout_s).", timeout_s=limit_s)
-        return self._failed(error, limit_s)
-
-    def _failed(self, error: BaseException, seconds: float) -> Settlement:
-        verdict = after(error, self._delivery.attempt, self._call, self._runner.unit())
-        result = None if verdict.kind == SettleKind.NACK else self._sealed(pack_error(error, seconds))
-        is_done = verdict.kind == SettleKind.ACK  # a dead letter is counted as such
-        return Settlement(self.token, verdict.kind, is_done, verdict.delay_s, verdict.reason, result)
-
-    def _sealed(self, body: bytes) -> bytes:
-        return self._runner.codec.sealed(self._queue, self._delivery.message.id, PLAIN, [body], Kind.TASK)
-
-    def _current(self) -> Current:
-        runner, token = self._runner, self.token
-        limit_s = self.timeout_s
-        return Current(
-            self._delivery.message.id,
-            self._delivery.attempt,
-            max_attempts=self._call.body.max_attempts,
-            deadline=runner.utc() + limit_s if limit_s else None,
-            on_progress=lambda done, total, note: runner.on_progress(token, -1, done, total, note),
-            is_cancelled=lambda: runner.is_cancelled(token),
-        )
-
-
-Work = CallWork | TaskWork

@@ -28,7 +28,7 @@ from manyhands.worker.keeper import Keeper
 from manyhands.worker.line import Line
 from manyhands.worker.running import Runner
 from manyhands.worker.settings import DRAIN, LIMIT, READY, ChildSettings, Exit
-from manyhands.worker.work import CallWork, TaskWork
+from manyhands.worker.task_work import Work
 
 FLUSH_S = 0.002
 """Outcomes of a batch are sent when the oldest is so old and more calls follow."""
@@ -82,7 +82,7 @@ class Child:
         self._ended: list[Settlement] = []
         self._n_flushed = 0
         self._ended_bytes = 0
-        self._work: CallWork | TaskWork | None = None
+        self._work: Work | None = None
         # The batch at hand: the last ordinal that may be run, and the first that the parent took back.
         self._stop_after = 0
         self._taken_from = _NEVER
@@ -253,7 +253,7 @@ class Child:
             if settlement.result is not None:
                 self._ended_bytes += len(settlement.result)
 
-    def _run_step(self, work: CallWork | TaskWork, at: int, end: int) -> float:
+    def _run_step(self, work: Work, at: int, end: int) -> float:
         """Run calls that are claimed; how many seconds they took."""
         clock = time.monotonic
         started = clock()
@@ -266,11 +266,11 @@ class Child:
         self._step += 1
         return took_s
 
-    def _run_calls(self, work: CallWork | TaskWork, first: int) -> None:
+    def _run_calls(self, work: Work, first: int) -> None:
         """Run the calls of a pack, or one with a limit: the first is claimed, but without its limit."""
         clock, at, size = time.monotonic, 0, 1
         reported = clock()
-        while at < work.n:
+        while at < work.n and not work.is_stopped:
             end = min(at + size, work.n)
             deadline = 0.0
             now = clock()

@@ -26,6 +26,8 @@ _BURST_MESSAGES = 64
 
 
 Reader = Callable[[int, list[bytes], int], outcomes.Read]
+Encoder = Callable[[Sequence[Any]], bytes]
+"""Makes the body of a message with these calls."""
 
 
 def read_outcomes(encoding: int, box: list[bytes], start: int) -> outcomes.Read:
@@ -68,7 +70,7 @@ class _Nobody:
 class Sent:
     """One message whose calls have not all ended."""
 
-    __slots__ = ("_done", "awaiting", "group", "id", "left", "n")
+    __slots__ = ("_done", "awaiting", "group", "id", "is_split", "left", "n")
 
     def __init__(self, message_id: str, n: int, awaiting: Awaiting, group: Group) -> None:
         self.id = message_id
@@ -77,6 +79,8 @@ class Sent:
         """How many of its calls have not ended."""
         self.awaiting = awaiting
         self.group = group
+        self.is_split = False
+        """Whether calls of it came back that had become messages of their own."""
         self._done = bytearray(n)
 
     def over(self, first: int, n: int) -> int:
@@ -104,17 +108,26 @@ class Group:
     Args:
         queue: the engine's name of the queue, with "()".
         read: rebuilds what its calls came to, from the encoding, a box with the result, and where its body begins there.
+        encode: makes bodies of arguments; the head's own way unless it is given.
+        encodings: of a body with one call, and of one with several.
+        pack_bytes: a message with several calls grows to about this size.
+        keeps_order: whether its calls leave behind those of other such groups of the queue that were there before.
+        avoids_splits: see PackPace.
     """
 
     __slots__ = (
         "_alone",
         "awaiting",
+        "encode",
+        "encodings",
         "is_packable",
         "keep_result_s",
+        "keeps_order",
         "kind",
         "max_deliveries",
         "open",
         "pace",
+        "pack_bytes",
         "prefix",
         "priority",
         "python",
@@ -134,16 +147,25 @@ class Group:
         priority: int = 0,
         kind: int = Kind.CALL,
         read: Reader = read_outcomes,
+        encode: Encoder | None = None,
+        encodings: tuple[int, int] = (PICKLED_CALLS, PICKLED_CALLS),
+        pack_bytes: int = bodies.PACK_BYTES,
+        keeps_order: bool = False,
+        avoids_splits: bool = False,
     ) -> None:
         self.queue = queue
         self.kind = kind
         self.read = read
         self.prefix = bodies.Prefix(head)
+        self.encode = encode or self.prefix.encode
+        self.encodings = encodings
+        self.pack_bytes = pack_bytes
+        self.keeps_order = keeps_order
         self.python = python
         self.keep_result_s = keep_result_s
         self.max_deliveries = max_deliveries
         self.priority = priority
-        self.pace = PackPace()
+        self.pace = PackPace(avoids_splits=avoids_splits)
         self.is_packable = max_deliveries != 1
         self.open: list[Any] = []
         """Arguments that wait to be put into a message."""
@@ -217,6 +239,7 @@ class CallState:
         group.awaiting.append(future)
         self.n_open += 1
         if len(group.open) == 1:
+            self._close_others(group)
             self._groups[group] = None
         if not self.n_left:
             return True
@@ -230,7 +253,13 @@ class CallState:
         self._seal(group, body, n, awaiting)
 
     def add_message(self, group: Group, message: Message, n: int, awaiting: Awaiting) -> bool:
-        """Leave a sealed message with n calls to be sent; whether it should be sent now."""
+        """Leave a sealed message with n calls to be sent, behind what is open; whether it should be sent now."""
+        if group.open:
+            self._close(group)
+        self._close_others(group)
+        return self._leave(group, message, n, awaiting)
+
+    def _leave(self, group: Group, message: Message, n: int, awaiting: Awaiting) -> bool:
         is_quiet = not self.n_left
         sent = self.sent[message.id] = Sent(message.id, n, awaiting, group)
         self.n_left += n
@@ -261,6 +290,13 @@ class CallState:
             requests.append(Collect(self.collect_rid, self.stream, self._number, FOREVER))
         return requests
 
+    def _close_others(self, group: Group) -> None:
+        """Make messages of what was left before and must not be overtaken by a group's calls."""
+        if group.keeps_order:
+            for other in [one for one in self._groups if one.keeps_order and one.queue == group.queue and one is not group]:
+                del self._groups[other]
+                self._close(other)
+
     def _close(self, group: Group) -> None:
         """Make messages of a group's open calls."""
         arguments, awaiting = group.open, group.awaiting
@@ -269,7 +305,7 @@ class CallState:
         first = 0
         while first < len(arguments):
             end = self._end_of_pack(group, arguments, first) if len(arguments) > 1 else 1
-            self._seal(group, group.prefix.encode(arguments[first:end]), end - first, self._futures(awaiting[first:end]))
+            self._seal(group, group.encode(arguments[first:end]), end - first, self._futures(awaiting[first:end]))
             first = end
 
     @staticmethod
@@ -278,7 +314,7 @@ class CallState:
         size = 0
         for index in range(first, end):
             size += bodies.size_bytes(arguments[index])
-            if size > bodies.PACK_BYTES:
+            if size > group.pack_bytes:
                 return max(index, first + 1)
         return end
 
@@ -287,14 +323,14 @@ class CallState:
         message = Message(
             message_id,
             body,
-            self._codec.seal(group.queue, message_id, PICKLED_CALLS, body, Kind.CALL),
-            Kind.CALL,
+            self._codec.seal(group.queue, message_id, group.encodings[n > 1], body, group.kind),
+            group.kind,
             group.priority,
             0.0,
             group.max_deliveries,
             group.options(self.stream, n),
         )
-        self.add_message(group, message, n, awaiting)
+        self._leave(group, message, n, awaiting)
 
     def _fetch(self, message_id: str) -> Result:
         rid = self.next_rid()
@@ -377,6 +413,9 @@ class CallState:
         sent = self.sent.get(pack)
         if sent is None or not part.isdecimal() or int(part) >= sent.n:
             return None
+        if not sent.is_split:
+            sent.is_split = True
+            sent.group.pace.was_split()
         return sent, int(part), ended.id
 
     def over(self, sent: Sent, first: int, n: int) -> Awaiting:
