@@ -143,6 +143,35 @@ def test_the_encoder_never_copies_a_large_body() -> None:
     assert [view.obj is LARGE for view in views] == [True, True, True, True, False]  # the last is the batch
 
 
+def test_large_bodies_are_received_where_they_stay() -> None:
+    """However much has arrived: what is read into the decoder's buffer first has to be moved."""
+    stream = memoryview(joined(FrameEncoder().encode([Outcome(1, "a", value=LARGE)])) * 8)
+    decoder = FrameDecoder(TO_CLIENT)
+    first, moved, at, events = len(stream) // 8, 0, 0, []
+    while at < len(stream):
+        room = decoder.get_buffer()
+        n = min(len(room), len(stream) - at)
+        room[:n] = stream[at : at + n]
+        if at > first and room.obj is decoder._buffer:
+            moved += n
+        del room
+        at += n
+        events += decoder.buffer_updated(n)
+    assert events == [Outcome(1, "a", value=LARGE)] * 8
+    assert moved < len(stream) // 8
+
+
+def test_after_large_bodies_small_batches_come_many_in_one_read() -> None:
+    encode = FrameEncoder().encode
+    small = joined(encode([Outcome(1, "a", value=b"small")])) * 10_000
+    decoder = FrameDecoder(TO_CLIENT)
+    pour(decoder, small)
+    assert len(pour(decoder, joined(encode([Outcome(1, "a", value=LARGE)])))) == 1
+    assert len(decoder.get_buffer()) < frames._BUFFER_BYTES, "the next may be as large"
+    pour(decoder, small)
+    assert len(decoder.get_buffer()) == frames._BUFFER_BYTES
+
+
 def test_encoding_leaves_the_sender_its_event() -> None:
     event = Put(1, "q", 1, 1, [Message("a", LARGE)])
     FrameEncoder().encode([event])

@@ -285,6 +285,7 @@ class FrameDecoder(Generic[E_co]):
         self._finished: dict[int, _Incoming] = {}
         self._buffer = bytearray(_FIRST_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
+        self._front = self._view  # what is offered of it while it is empty: the less, the less of a body must be moved out
         self._start = self._end = 0
         self._frame_bytes = 0  # of the batch at _start that has not fully arrived, its header included; else 0
         self._chunk_left = 0  # of the chunk being received, into _body
@@ -296,7 +297,7 @@ class FrameDecoder(Generic[E_co]):
         """Memory for the next read; never empty. Valid until the next call."""
         if self._start == self._end < len(self._buffer) and not self._chunk_left and self._given is None:
             self._start = self._end = 0
-            return self._view
+            return self._front
         if self._given is not None:
             self._given.release()  # a caller may still hold it, and what is looked at cannot grow
             self._given = None
@@ -309,7 +310,7 @@ class FrameDecoder(Generic[E_co]):
             self._start = self._end = 0
         if was_filled or (size - self._end < size // 4 and self._start):
             self._make_room(was_filled)
-        return self._view[self._end :]
+        return self._view[self._end :] if self._end else self._front
 
     def _make_room(self, was_filled: bool) -> None:
         """Move what is left to the front; into a larger buffer when the last read filled this one."""
@@ -327,7 +328,7 @@ class FrameDecoder(Generic[E_co]):
 
     def _claim_buffer(self, size: int) -> None:
         self._buffer = bytearray(size)
-        self._view = memoryview(self._buffer)
+        self._view = self._front = memoryview(self._buffer)
 
     def buffer_updated(self, n: int) -> list[E_co]:
         """n bytes were received into the buffer; what they complete.
@@ -394,6 +395,7 @@ class FrameDecoder(Generic[E_co]):
                 continue
             if available < HEADER.size + length:
                 self._frame_bytes = HEADER.size + length
+                self._front = self._view  # batches come, and larger ones than the front holds
                 return events
             self._frame_bytes = 0
             self._start = start + HEADER.size + length
@@ -460,6 +462,7 @@ class FrameDecoder(Generic[E_co]):
             raise ProtocolError(f"The peer began more than {MAX_UNFINISHED_BODIES} bodies without finishing one.")
         self._pending_bytes += total + BODY_OVERHEAD_BYTES
         self._unfinished[number] = _Incoming(total)
+        self._front = self._view[:_DIRECT_BYTES]
 
     def _take_chunk(self) -> None:
         n = min(self._chunk_left, self._end - self._start)
