@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import manyhands as mh
 from manyhands.address import DEFAULT_URL, Address, parse_address, scheme_of
 from manyhands.errors import UnsupportedFeature, UsageError
 
@@ -50,6 +51,11 @@ def test_a_bad_address_gets_a_sentence_with_what_to_write(url: str, says: str) -
     with pytest.raises(UsageError, match=says) as caught:
         parse_address(url)
     assert "secret" not in str(caught.value)
+
+
+def test_a_store_without_a_scheme_is_told_how_a_store_is_written() -> None:
+    with pytest.raises(UsageError, match=r"'jobs\.db' has no scheme; write a store like sqlite:///jobs\.db"):
+        mh.serve("tcp://127.0.0.1:0", store="jobs.db")
 
 
 def test_an_address_that_is_not_text_gets_a_sentence() -> None:

@@ -16,6 +16,7 @@ OWNED_SCHEMES = ("memory", "sqlite")
 """Stores that one process has to itself; the others many may open at once."""
 
 EXAMPLE = f"write it like {DEFAULT_URL} or tcp://[::1]:{DEFAULT_PORT}"
+STORE_EXAMPLE = "write a store like sqlite:///jobs.db, redis://host, nats://host or memory://"
 
 
 class Address(NamedTuple):
@@ -45,18 +46,21 @@ class Address(NamedTuple):
         return self.host in ("0.0.0.0", "::")
 
 
-def scheme_of(url: str) -> str:
+def scheme_of(url: str, example: str = EXAMPLE) -> str:
     """What stands before `://`, in lower case.
+
+    Args:
+        example: what to write, for the sentence that says that this is nothing.
 
     Raises:
         UsageError: there is none, or it is not one of ours.
     """
     if not isinstance(url, str):
-        raise UsageError(f"The address must be a URL as text, not {type(url).__name__}; {EXAMPLE}.")
+        raise UsageError(f"The address must be a URL as text, not {type(url).__name__}; {example}.")
     scheme, found, _ = url.partition("://")
     scheme = scheme.lower()
     if not found:
-        raise UsageError(f"{url!r} has no scheme; {EXAMPLE}.")
+        raise UsageError(f"{url!r} has no scheme; {example}.")
     if scheme not in (*SERVER_SCHEMES, *STORE_SCHEMES):
         raise UsageError(
             f"{scheme}:// is not an address manyhands knows; use tcp://host:port, redis://host, nats://host, memory:// or "

@@ -12,6 +12,7 @@ import typer
 
 import manyhands as mh
 from cli.conftest import Command
+from manyhands.cli import output
 from manyhands.cli.exits import Exit
 
 
@@ -104,6 +105,28 @@ def test_dead_list_and_show_say_why_and_who_had_it(dead_id: str, command: Comman
     text = command("dead", "show", dead_id).out
     assert text.count("the mail server said no") >= 3
     assert command("dead", "show", dead_id, "--json").json["queue"] == "mail"
+
+
+def test_ids_stand_whole_in_a_narrow_terminal(dead_id: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "PLAIN_WIDTH", 60)
+    text = command("dead", "list").out
+    assert dead_id in text
+    assert max(map(len, text.splitlines())) <= 60
+
+
+def test_one_is_not_counted_as_many(dead_id: str, server: mh.Server, command: Command) -> None:
+    assert "Put 1 message back into" in command("dead", "retry", "mail", dead_id).out
+    server.queue("other").put(1)
+    assert "Dropped 1 message of queue 'other'." in command("queue", "purge", "other", "--yes").out
+
+
+def test_status_takes_the_server_as_serve_and_worker_do(server: mh.Server, command: Command) -> None:
+    assert command("status", server.url, "--json", "--interval", "0.05").json["url"] == server.url
+
+
+def test_the_list_of_commands_says_what_each_does_in_whole_sentences(command: Command) -> None:
+    for group in ([], ["queue"], ["dead"]):
+        assert "..." not in command(*group, "--help").out.partition("Commands:")[2]
 
 
 def test_dead_retry_puts_it_back(dead_id: str, server: mh.Server, command: Command) -> None:

@@ -59,3 +59,11 @@ def test_workers_end_by_themselves_when_the_last_result_is_followed_by_the_end()
     for worker in workers:
         worker.join(20)
     assert ended == ["normally"] * 2
+
+
+def test_a_client_shows_where_it_is_connected_and_that_it_was_closed() -> None:
+    with mh.serve("tcp://127.0.0.1:0") as server:
+        with server.client() as client:
+            assert repr(client).startswith("<manyhands.Client of ")
+            assert "closed" not in repr(client)
+        assert repr(client).endswith(", closed>")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import manyhands as mh
 from manyhands import auth, events
 from manyhands.auth import Keyring
 from manyhands.engines.base import Port, Sink
@@ -145,6 +146,15 @@ def test_the_wrong_key_is_one_sentence_on_both_sides(server: SocketServer, caplo
         Peer(RemoteEngine(server.url, Keyring("a wrong key")))
     messages = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert messages == ["Refused 127.0.0.1: The client has another authkey than this server; use the same on both sides."]
+
+
+def test_a_peer_of_a_server_on_every_interface_is_named_by_the_address_that_people_know(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with mh.serve("tcp://[::]:0", "a key of this test", insecure=True) as server:
+        with pytest.raises(AuthenticationFailed):
+            mh.connect(f"tcp://127.0.0.1:{server.address[1]}", "a wrong key")
+        assert [message for message in caplog.messages if message.startswith("Refused 127.0.0.1: ")]
 
 
 def test_a_thousand_complaints_are_one_line(raw: Callable[[], Raw], caplog: pytest.LogCaptureFixture) -> None:

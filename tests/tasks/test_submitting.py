@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import manyhands as mh
 from manyhands import submitting
+from manyhands.errors import UsageError
 from manyhands.submitting import default_client, submitting_through
 from manyhands.tasks import REGISTRY, attempts
 from manyhands.testing.proxy import CuttingProxy
@@ -158,3 +161,9 @@ def test_the_first_task_of_a_quiet_program_is_sent_at_once(server: mh.Server) ->
         calls = client._calls
         assert calls is not None
         assert not calls.state.has_output
+
+
+@pytest.mark.parametrize("target", [3, "shop:send", functools.partial(print)], ids=repr)
+def test_what_is_no_function_with_a_name_cannot_be_a_task(target: Any) -> None:
+    with pytest.raises(UsageError, match=r"write @mh\.task above a def"):
+        mh.task(target)

@@ -233,6 +233,7 @@ def test_a_worker_whose_module_cannot_be_imported_says_why_and_where_once_and_en
     assert worker.ends() == 2
     assert worker.err.count('broken.py", line 1, in <module>') == 1
     assert worker.err.splitlines()[-1].startswith("manyhands: The worker cannot work: ModuleNotFoundError: No module named")
+    assert worker.err.splitlines()[-1].endswith(f"or start the worker in its folder (this is {tmp_path}).")
 
 
 def test_a_worker_with_the_wrong_key_says_so_and_ends(cluster: Cluster) -> None:

@@ -32,9 +32,9 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(worker)
-app.command()(demo)
-app.command()(status)
-app.command()(bench)
+app.command(short_help="Run the tutorial's program on this machine.")(demo)
+app.command(short_help="Show the queues and who is connected.")(status)
+app.command(short_help="Measure how fast calls are run here.")(bench)
 app.add_typer(queues.app, name="queue")
 app.add_typer(dead.app, name="dead")
 

@@ -8,7 +8,7 @@ import typer
 
 from manyhands.cli.asking import connected, require_queue
 from manyhands.cli.options import AuthkeyOption, JsonOption, UrlOption, YesOption, confirm, read_key
-from manyhands.cli.output import ago, console, duration, preview, print_json, size, table, visible
+from manyhands.cli.output import ago, console, count, duration, preview, print_json, size, table, visible
 from manyhands.cli.queues import content, kind, message_document
 from manyhands.errors import UnknownId, UsageError
 from manyhands.events import DeadList
@@ -101,7 +101,7 @@ def show(
     out.print(table(("try", "worker", "handed out", "held", "ended", "reason"), rows, numbers=frozenset({"try", "held"})))
 
 
-@app.command()
+@app.command(short_help="Put dead letters back into their queue.")
 def retry(
     queue: QueueArgument,
     ids: IdsArgument = None,
@@ -123,7 +123,7 @@ def retry(
     if as_json:
         print_json({"queue": queue, "retried": n})
     else:
-        console().print(f"Put {n} messages back into queue {queue!r}.")
+        console().print(f"Put {count(n, 'message')} back into queue {queue!r}.")
 
 
 @app.command()
@@ -145,13 +145,13 @@ def drop(
     chosen = choose(ids, all_of_them)
     with connected(url, read_key(authkey)) as client:
         require_letters(client, queue, chosen)
-        what = f"{len(chosen)} dead letters" if chosen else "all dead letters"
+        what = count(len(chosen), "dead letter") if chosen else "all dead letters"
         confirm(f"Delete {what} of queue {queue!r} for ever?", yes=yes)
         n = client.dead(queue).drop(*chosen)
     if as_json:
         print_json({"queue": queue, "dropped": n})
     else:
-        console().print(f"Deleted {n} dead letters of queue {queue!r}.")
+        console().print(f"Deleted {count(n, 'dead letter')} of queue {queue!r}.")
 
 
 def choose(ids: list[str] | None, all_of_them: bool) -> list[str]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # 8 MB that a command only needs once it shows something
     from rich.console import Console
     from rich.table import Table
 
+ID = "id"
+"""The column of what commands take as an ID."""
 PREVIEW_BYTES = 48
 PLAIN_WIDTH = 200
 """Columns of a table that goes to a file or a pipe, where cutting text at 80 would lose it."""
@@ -48,14 +50,22 @@ def _has_texts_as_keys(value: Any) -> bool:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: frozenset[str] = frozenset()) -> Table:
-    """A plain table; the named columns hold numbers and are set to the right. Cells are text, never markup."""
+    """A plain table; the named columns hold numbers and are set to the right. Cells are text, never markup.
+
+    An id stands whole on its line, however narrow the terminal is: it is there to be copied.
+    """
     from rich.table import Table
     from rich.text import Text
 
+    rows = list(rows)
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         if column in numbers:
             made.add_column(column, justify="right", no_wrap=True)
+        elif column == ID:
+            made.add_column(
+                column, no_wrap=True, min_width=max((len(str(row[columns.index(ID)])) for row in rows), default=0)
+            )
         else:
             made.add_column(column, overflow="fold")
     for row in rows:
@@ -72,6 +82,11 @@ def preview(body: bytes) -> str:
     """The beginning of a body: its printable ASCII, dots for the rest."""
     text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in body[:PREVIEW_BYTES])
     return text + ("…" if len(body) > PREVIEW_BYTES else "")
+
+
+def count(n: int, what: str) -> str:
+    """So many of what a regular noun means."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def size(n: int) -> str:

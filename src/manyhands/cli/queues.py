@@ -9,7 +9,7 @@ import typer
 
 from manyhands.cli.asking import connected, require_queue
 from manyhands.cli.options import AuthkeyOption, JsonOption, UrlOption, YesOption, confirm, read_key
-from manyhands.cli.output import console, duration, plain, preview, print_json, size, table
+from manyhands.cli.output import console, count, duration, plain, preview, print_json, size, table
 from manyhands.events import Peek, Purge
 from manyhands.model import CALLS, Kind, Message, QueueStats, name_of
 from manyhands.tasks import shown
@@ -88,12 +88,12 @@ def purge(
     with connected(url, read_key(authkey)) as client:
         found = require_queue(client, queue)
         n = sum(each.ready + each.delayed for each in found)
-        confirm(f"Drop {n} messages of queue {queue!r} for ever?", yes=yes)
+        confirm(f"Drop {count(n, 'message')} of queue {queue!r} for ever?", yes=yes)
         dropped = sum(client.ask(Purge, each.name).n for each in found)
     if as_json:
         print_json({"queue": queue, "dropped": dropped})
     else:
-        console().print(f"Dropped {dropped} messages of queue {queue!r}.")
+        console().print(f"Dropped {count(dropped, 'message')} of queue {queue!r}.")
 
 
 def as_document(stats: QueueStats) -> dict[str, object]:

@@ -26,6 +26,9 @@ NUMBERS = frozenset({"ready", "leased", "delayed", "dead", "waiting", "in/s", "d
 
 
 def status(
+    server: Annotated[
+        str, typer.Argument(metavar="[URL]", help="The server to ask, as --url says it.", show_default=False)
+    ] = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C.")] = False,
     interval_s: Annotated[
         float, typer.Option("--interval", min=0.05, metavar="SECONDS", help="Seconds between the samples.")
@@ -40,10 +43,11 @@ def status(
 
     \b
     Example: manyhands status
+             manyhands status tcp://10.0.0.5:5959 --authkey @cluster.key
              manyhands status --watch
              manyhands status --json --interval 0.2
     """
-    with connected(url, read_key(authkey)) as client:
+    with connected(server or url, read_key(authkey)) as client:
         sample = Sample(client)
         sample.next(interval_s if not watch else min(interval_s, 0.2))
         out = console()

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from manyhands._text import is_text
+from manyhands.address import without_password
 from manyhands.auth import Keyring
 from manyhands.client import exits, handles
 from manyhands.client.calling.futures import CallFuture
@@ -68,6 +69,11 @@ class Client:
         self._inherited: Any = None
         self._reset()
         self.open()
+
+    def __repr__(self) -> str:
+        return (
+            f"<manyhands.Client of {without_password(self.url) or self.engine.name}{', closed' if self.is_closed else ''}>"
+        )
 
     def _reset(self) -> None:
         self.session: ClientSession | None = None

@@ -76,7 +76,10 @@ class DeadLetters:
     def _find(self, message_id: str) -> DeadLetter:
         found = self._letters([message_id], 1)
         if not found:
-            raise UnknownId(f"no dead letter has the id {message_id!r}; list() names those there are", id=message_id)
+            raise UnknownId(
+                f"No dead letter has the id {message_id!r}; .list(), or manyhands dead list, names those there are.",
+                id=message_id,
+            )
         return found[0]
 
     def _letters(self, ids: Sequence[str], limit: int) -> Sequence[DeadLetter]:

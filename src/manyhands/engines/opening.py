@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from manyhands.address import scheme_of
+from manyhands.address import STORE_EXAMPLE, scheme_of
 from manyhands.engines.base import Engine
 from manyhands.engines.memory import MemoryEngine
 from manyhands.errors import UsageError
@@ -27,7 +27,7 @@ def open_engine(store: str, *, limits: Limits | None = None, timeout_s: float = 
         UsageError: it is no such URL; the sentence says what to write.
         EngineBusy, EngineCorrupt, EngineUnavailable, AuthenticationFailed: as the store's engine does.
     """
-    scheme = scheme_of(store)
+    scheme = scheme_of(store, STORE_EXAMPLE)
     if scheme == "memory":
         if store.lower() != "memory://":
             raise UsageError(f"{store!r} names something inside memory, which has no names; write memory:// only.")

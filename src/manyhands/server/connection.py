@@ -118,7 +118,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(WRITE_HIGH_BYTES, WRITE_LOW_BYTES)
         sock = transport.get_extra_info("socket")
         self.fd = sock.fileno()
-        self.peer = str((transport.get_extra_info("peername") or ("unknown",))[0])
+        self.peer = str((transport.get_extra_info("peername") or ("unknown",))[0]).removeprefix("::ffff:")
         _sockets.tune(sock)
         self._server.arrived(self)
         self._transport.write(self._wire.greeting())

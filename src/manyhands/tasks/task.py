@@ -37,6 +37,10 @@ class Task(Generic[P, R]):
     __wrapped__: Callable[P, R]
 
     def __init__(self, function: Callable[P, R], options: TaskOptions, name: str = "") -> None:
+        if not hasattr(function, "__qualname__") or not callable(function):
+            raise UsageError(
+                f"A task is a function, which has a name of its own, not {function!r}; write @mh.task above a def."
+            )
         functools.update_wrapper(self, function)
         self.__qualname__: str = function.__qualname__  # how a pickle of the task finds it again
         self.name = name or f"{function.__module__}:{function.__qualname__}"

@@ -229,7 +229,7 @@ class Worker:
             if hands.failure and not hands.has_been_ready and not self._is_draining:
                 # Nothing ever worked here: somebody has to change something, and a loop would only hide it.
                 hands.close()
-                raise UsageError(f"The worker cannot work: {hands.failure}")
+                raise UsageError(f"The worker cannot work: {hands.failure}{_remedy(hands.failure)}")
 
     def _tell(self) -> None:
         self._news.put(None)
@@ -369,3 +369,10 @@ def _serve_here(url: str, keyring: Keyring, stack: contextlib.ExitStack) -> tupl
     server.start()
     stack.callback(server.stop)
     return engine, server.address
+
+
+def _remedy(failure: str) -> str:
+    """What to do where the reason does not say it."""
+    if not failure.startswith("ModuleNotFoundError"):
+        return ""
+    return f"; install what has that module, or start the worker in its folder (this is {os.getcwd()})."

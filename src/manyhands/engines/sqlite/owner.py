@@ -50,7 +50,7 @@ class OwnerLock:
                 descriptor = os.open(f"{path}.owner", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
             except OSError as error:
                 raise EngineUnavailable(
-                    f"Cannot open the store {path}: {error}. Check that the folder exists and can be written to."
+                    f"Cannot open the store {path}: {error.strerror}. Check that the folder exists and can be written to."
                 ) from error
             try:
                 _lock(descriptor)
