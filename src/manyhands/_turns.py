@@ -59,10 +59,10 @@ class SharedLoop:
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._name = name
-        self._selector = _Selector()
+        self.selector = _Selector()
         self._can_lead = _CAN_LEAD and loop is None
         if loop is None:
-            loop = asyncio.SelectorEventLoop(self._selector) if _CAN_LEAD else asyncio.new_event_loop()
+            loop = asyncio.SelectorEventLoop(self.selector) if _CAN_LEAD else asyncio.new_event_loop()
         self.loop: asyncio.AbstractEventLoop = loop
         self.runner = 0
         """The ident of the thread that runs the loop now; 0 is none."""
@@ -176,10 +176,10 @@ class SharedLoop:
                 return
             if deadline is not None:
                 self._wake_at(deadline)
-            self._selector.is_hurried = True
+            self.selector.is_hurried = True
             self.loop.run_forever()
         finally:
-            self._selector.is_hurried = False
+            self.selector.is_hurried = False
             waiter.wake = None
             with self._turn:
                 self._pass_on()
@@ -261,19 +261,24 @@ class _Selector(selectors.DefaultSelector):
 
     def __init__(self) -> None:
         super().__init__()
+        self.found_n = 0
+        """How many descriptors the loop was told of in this turn."""
         self.is_hurried = False
         self._was_short = False
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if not self.is_hurried or (timeout is not None and timeout <= 0):
-            return super().select(timeout)
+            found = super().select(timeout)
+            self.found_n = len(found)
+            return found
         started = time.perf_counter()
-        found: list[tuple[selectors.SelectorKey, int]] = []
+        found = []
         if self._was_short and (timeout is None or timeout > LOOK_S):
             while not found and time.perf_counter() - started < LOOK_S:
                 found = super().select(0)
         found = found or super().select(timeout)
         self._was_short = time.perf_counter() - started < LOOK_S
+        self.found_n = len(found)
         return found
 
 

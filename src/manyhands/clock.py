@@ -7,10 +7,12 @@ delayed messages are wall-clock times, because they must survive a restart and m
 from __future__ import annotations
 
 import time
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 
-class Now(NamedTuple):
+class Now(msgspec.Struct, frozen=True, gc=False):
     """One reading of both clocks."""
 
     mono: float

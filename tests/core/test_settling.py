@@ -23,6 +23,7 @@ from manyhands.events import (
     Peeked,
     Purge,
     Put,
+    Report,
     Result,
     Settle,
     ShutDown,
@@ -89,6 +90,14 @@ def test_too_many_task_done_is_refused_and_may_not_be_counted_twice(driver: Driv
     assert code_of(driver.ask("ann", TaskDone(driver.rid(), 2, 1, "q", 2))) == "too_many_task_done"
     assert code_of(driver.ask("ann", TaskDone(driver.rid(), 3, 1, "q", -1))) == "usage"
     assert driver.stats("q").unfinished == 1
+
+
+@pytest.mark.parametrize("kind", [TaskDone, Report])
+def test_a_seq_far_beyond_the_last_one_is_refused_and_fills_no_memory(driver: Driver, kind: type) -> None:
+    far = 5_000_000
+    request = TaskDone(driver.rid(), far, 1, "q") if kind is TaskDone else Report(driver.rid(), far, 1, 7, 1, b"")
+    assert code_of(driver.ask("ann", request)) == "usage"
+    assert "" not in driver.core._state.sessions["ann"].marks
 
 
 @pytest.mark.parametrize("how", [{"kind": 9}, {"kind": -1}, {"kind": 1, "delay_s": math.nan}, {"result": b"x" * 101}])

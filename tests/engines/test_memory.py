@@ -248,6 +248,17 @@ def test_a_forked_child_is_told_clearly_and_never_hangs(engine: MemoryEngine) ->
     port.send([Ping(2)])
 
 
+def test_a_wait_that_ends_before_all_that_was_due_is_ended_in_time(engine: MemoryEngine) -> None:
+    replies: list[Reply] = []
+    port = engine.attach(Attach("a"), replies.extend)
+    port.send([Lease(1, "q", wait_s=600.0)])
+    wait_until(lambda: engine._sweeper is not None and engine._sweeper._due is not None)
+    port.send([Lease(2, "other", wait_s=0.01)])
+    wait_until(lambda: Granted(2, []) in replies)
+    port.send([Lease(3, "other", wait_s=0.01)])
+    wait_until(lambda: Granted(3, []) in replies)
+
+
 def test_a_sweeper_sleeps_until_something_is_due_and_no_longer() -> None:
     calls: list[float] = []
     called = threading.Event()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,10 @@ from manyhands import _turns
 from manyhands._turns import SharedLoop
 from manyhands._waiter import Waiter
 from manyhands.errors import UsageError
+from manyhands.events import Granted, Ping, Pong
+from manyhands.server import SocketServer
+from manyhands.server.connection import Connection
+from manyhands.testing.contract.peer import Peer, message
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there the loop stays in its own thread")
 
@@ -219,6 +224,54 @@ try:
 except KeyboardInterrupt:
     print("interrupted", where[-1], signal.getsignal(signal.SIGINT) is handler)
 """
+
+
+def test_a_request_that_comes_alone_is_answered_within_one_turn_of_the_loop(
+    server: SocketServer, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = 0
+    select = type(server._turns.selector).select  # type: ignore[union-attr]
+
+    def counting(selector: Any, timeout: float | None = None) -> Any:
+        nonlocal turns
+        turns += 1
+        return select(selector, timeout)
+
+    peer.start(Ping(0)).expect(Pong)
+    monkeypatch.setattr("manyhands._turns._Selector.select", counting)
+    for _ in range(40):
+        peer.start(Ping(0)).expect(Pong)
+    assert turns < 60
+
+
+def test_answers_to_requests_that_come_together_leave_in_one_write(
+    server: SocketServer, make_peer: Callable[[], Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[int] = []
+    flush = Connection.flush
+
+    def noting(connection: Connection) -> None:
+        if connection.session == waiter.session:
+            writes.append(sum(isinstance(reply, Granted) for reply in connection._outbox))
+        flush(connection)
+
+    waiter, *putters = (make_peer() for _ in range(3))
+    waits = [waiter.start_lease("q") for _ in putters]
+    waiter.start(Ping(0)).expect(Pong)  # both stand in line
+    monkeypatch.setattr(Connection, "flush", noting)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        go_on.wait(10)
+
+    server.soon(hold)
+    assert held.wait(10)
+    puts = [each.start(each.put_request("q", message())) for each in putters]
+    go_on.set()
+    for pending in (*waits, *puts):
+        pending.answer()
+    assert [n for n in writes if n] == [2]
 
 
 def test_ctrl_c_ends_a_leaders_wait_between_two_steps_of_the_server(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_wire_that_forgets_what_was_unanswered_is_found() -> None:
 
 
 def test_watermarks_that_recognise_nothing_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Mark, "is_applied", lambda self, seq: False)
+    monkeypatch.setattr(Mark, "is_new", lambda self, seq, floor: True)
     assert first_violation(200, faults=12)[:2] in ("C1", "C2", "I3", "I6", "I8")
 
 

@@ -95,7 +95,7 @@ def test_a_wire_that_forgets_what_was_unanswered_is_found() -> None:
 
 
 def test_watermarks_that_recognise_nothing_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Mark, "is_applied", lambda self, seq: False)
+    monkeypatch.setattr(Mark, "is_new", lambda self, seq, floor: True)
     violation = first_violation(lambda seed: World(seed, faults=12), 200)
     assert violation.startswith(TWICE), violation or "not found"
 

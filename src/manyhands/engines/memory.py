@@ -119,25 +119,24 @@ class MemoryEngine:
             raise ServerUnavailable("the engine was closed in this process, so it takes no more requests; open a new one")
 
     def _send(self, port: MemoryPort, requests: Sequence[Request]) -> None:
-        self._check()
         with self._lock:
             if self._is_busy:
+                self._check()
                 self._inbox.append((port, requests))
-                return
-            self._check()
-            if self._ports.get(port.session) is not port:
+            elif self._ports.get(port.session) is port:
+                self._core.apply(port.session, requests, self._clock.now())
+                self._deliver()
+            else:  # nor is there any port at an engine that is closed, or another process's
+                self._check()
                 raise ServerUnavailable(f"session {port.session:.8}… ended here or was taken over by another connection")
-            self._core.apply(port.session, requests, self._clock.now())
-            self._deliver()
 
     def _answer_now(self, port: MemoryPort, request: Request) -> Reply | None:
-        self._check()
         with self._lock:
             if self._is_busy or self._ports.get(port.session) is not port:
                 return None
             core = self._core
             core.apply(port.session, (request,), self._clock.now())
-            effects = core.take().effects
+            effects = core.effects()
             if len(effects) == 1:
                 reply = effects[0][1]
             else:
@@ -145,12 +144,11 @@ class MemoryEngine:
                 at = [(to, getattr(reply, "rid", 0)) for to, reply in effects].index(mine)
                 reply = effects.pop(at)[1]
                 self._deliver(effects)
-            if self._sweeper is not None:
-                self._sweeper.nudge(core.next_due())
+            if core.timers.is_sooner:
+                self._plan()
             return reply
 
     def _put_nearby(self, port: MemoryPort, queue: str, message: Message, cause: int) -> bool:
-        self._check()
         with self._lock:
             if self._is_busy or self._ports.get(port.session) is not port:
                 return False
@@ -162,7 +160,6 @@ class MemoryEngine:
             return is_put
 
     def _get_nearby(self, port: MemoryPort, queue: str, done: int, is_task_done: bool) -> Delivery | None:
-        self._check()
         with self._lock:
             if self._is_busy or self._ports.get(port.session) is not port:
                 return None
@@ -191,35 +188,35 @@ class MemoryEngine:
         if self._is_busy:
             return
         self._is_busy = True
-        core, inbox = self._core, self._inbox
+        core, inbox, ports = self._core, self._inbox, self._ports
         try:
             while True:
-                effects = effects or core.take().effects
-                if len(effects) == 1:
-                    session, reply = effects[0]
-                    self._hand(session, [reply])
-                elif effects:
-                    replies: dict[str, list[Reply]] = {}
-                    for session, reply in effects:
-                        replies.setdefault(session, []).append(reply)
-                    for session, batch in replies.items():
-                        self._hand(session, batch)
+                replies: dict[str, list[Reply]] = {}
+                for session, reply in effects or core.effects():
+                    if session in replies:
+                        replies[session].append(reply)
+                    else:
+                        replies[session] = [reply]
+                for session in replies:
+                    if session in ports:
+                        ports[session].hand(replies[session])
                 if not inbox:
                     break
                 effects = ()
                 while inbox:
                     port, requests = inbox.popleft()
-                    if self._ports.get(port.session) is port:
+                    if ports.get(port.session) is port:
                         core.apply(port.session, requests, self._clock.now())
         finally:
             self._is_busy = False
-        if self._sweeper is not None:
-            self._sweeper.nudge(core.next_due())
+        if core.timers.is_sooner:
+            self._plan()
 
-    def _hand(self, session: str, replies: Sequence[Reply]) -> None:
-        port = self._ports.get(session)
-        if port is not None:
-            port.hand(replies)
+    def _plan(self) -> None:
+        """The sweeper is to come by when something is due."""
+        due = self._core.next_due()
+        if self._sweeper is not None:
+            self._sweeper.nudge(due)
 
 
 class MemoryPort:
@@ -266,6 +263,7 @@ def _disown() -> None:
     """In a forked child: the engines are the parent's, and a lock that another thread held would never be released."""
     for engine in list(_engines):
         engine._is_foreign = True
+        engine._ports = {}
         engine._lock = threading.RLock()
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from manyhands import events
 from manyhands.clock import Now
-from manyhands.events import Attach, Failed, Request
+from manyhands.events import Attach, Failed, Reply, Request
 from manyhands.lifecycle import (
     admin,
     attaching,
@@ -99,6 +99,8 @@ class Core:
         """
         self._state = State(limits, epoch, is_journaled, now)
         self._now = now
+        self.timers = self._state.timers
+        """What will be due; `timers.is_sooner` says that `next_due` may have come nearer since it was last asked."""
         if snapshot is not None:
             load(self._state, snapshot, now)
 
@@ -166,14 +168,14 @@ class Core:
     def tick(self, now: Now) -> None:
         """Do what has become due."""
         self._now = now
-        if self._state.timers.late_s(now) > _STALL_S:
+        if self.timers.late_s(now) > _STALL_S:
             credit_stall(self._state, now)
-        self._state.timers.run(now)
+        self.timers.run(now)
         self._serve(now)
 
     def next_due(self) -> float | None:
         """The monotonic time at which `tick` should be called next; None while nothing is to come."""
-        return self._state.timers.next_due(self._now)
+        return self.timers.next_due(self._now)
 
     def parked(self) -> list[tuple[str, int]]:
         """(session, rid) of every request that waits for its answer: what a shell must tell if it throws this core away."""
@@ -197,6 +199,12 @@ class Core:
         """All effects, in leaving order, and all changes since the last take."""
         return self._state.take()
 
+    def effects(self) -> list[tuple[str, Reply]]:
+        """All effects since the last call, in leaving order: `take` for a core that is not journaled."""
+        state = self._state
+        effects, state.effects = state.effects, []
+        return effects
+
     def _refuse(self, session: str, request: Request, code: str, text: str, facts: dict[str, Any] | None = None) -> None:
         rid = getattr(request, "rid", 0)
         if rid:
@@ -212,7 +220,7 @@ class Core:
             if queue.waiting:
                 leases.serve(state, queue, now)
             if queue.joining and not queue.unfinished:
-                for waiting in queue.joining:
+                for waiting in list(queue.joining):
                     settling.answer_join(state, waiting)
         if state.collected:
             collected, state.collected = state.collected, {}

@@ -113,7 +113,8 @@ def expire(state: State, entry: Entry, now: Now) -> None:
 def less_unfinished(state: State, queue: Queue, n: int) -> None:
     """Count n entries as finished; join ends at 0."""
     queue.unfinished = max(0, queue.unfinished - n)
-    state.count(queue)
+    if state.changes is not None:
+        state.count(queue)
     if queue.joining and not queue.unfinished:
         state.dirty[queue] = None
 

@@ -22,7 +22,7 @@ MAX_ALSO = 64
 def lease(state: State, session: Session, request: Lease, now: Now) -> None:
     """Hand out what there is, or wait for it."""
     rid, max_n = request.rid, request.max_n
-    queue = state.queue(request.queue)
+    queue = state.queues.get(request.queue) or state.queue(request.queue)
     if type(max_n) is not int or max_n < 1 or request.begin_n < 0 or rid < 1:
         raise Refused(
             "usage",
@@ -46,9 +46,9 @@ def lease(state: State, session: Session, request: Lease, now: Now) -> None:
     check_wait(request.wait_s)
     waiting = WaitingLease(session, rid, queue, max_n, request.begin_n, others)
     state.park(waiting)
-    queue.waiting.append(waiting)
+    queue.waiting[waiting] = None
     for one in others:
-        one.waiting.append(waiting)
+        one.waiting[waiting] = None
     if request.wait_s == 0:
         _end_wait(state, waiting, now)
         return
@@ -56,7 +56,7 @@ def lease(state: State, session: Session, request: Lease, now: Now) -> None:
         waiting.has_timer = True
         state.timers.at_mono(now.mono + request.wait_s, lambda over, at: _end_wait(state, over, at), waiting)
     if request.begin_n:
-        if queue.unbegun or queue.children:
+        if (queue.unbegun or queue.children) and not queue.is_recall_armed:
             recalls.arm(state, queue, now)
         for one in others:
             recalls.arm(state, one, now)
@@ -115,7 +115,7 @@ def grant(state: State, session: Session, queue: Queue, max_n: int, begin_n: int
             recalls.arm(state, queue, now)
     if session.parent:
         queue.children[session_id] = None
-        if queue.waiting:
+        if queue.waiting and not queue.is_recall_armed:
             recalls.arm(state, queue, now)
     if not session.is_watched:
         watch(state, session, now)
@@ -145,14 +145,14 @@ def serve(state: State, queue: Queue, now: Now) -> None:
         ready -= len(deliveries)
         waiting_n -= 1
     if queue.is_shut_down and not queue.size():
-        for waiting in queue.waiting:
+        for waiting in list(queue.waiting):
             if waiting.others and not (_is_over(waiting.queue) and all(map(_is_over, waiting.others))):
                 continue
             leave(state, waiting)
             text = f"queue {waiting.queue.name!r} was shut down and has nothing more"
             state.effects.append((waiting.session.id, Failed(waiting.rid, "shut_down", text)))
     if queue.last_calls:
-        for waiting in queue.waiting:
+        for waiting in list(queue.waiting):
             if waiting.is_last_call and not _is_pending(waiting, now):
                 answer_empty(state, waiting)
 
@@ -161,7 +161,7 @@ def _serve_parked(state: State, queue: Queue, now: Now) -> int:
     """What is parked goes to those in line who can run it; how many were served."""
     n = 0
     queue.has_news = False
-    for waiting in queue.waiting:
+    for waiting in list(queue.waiting):
         if parking.is_for(queue, waiting.session):
             deliveries = grant(state, waiting.session, queue, waiting.max_n, waiting.begin_n, now)
             leave(state, waiting)
@@ -181,12 +181,12 @@ def _is_pending(waiting: WaitingLease, now: Now) -> bool:
 def leave(state: State, waiting: WaitingLease) -> None:
     """Take a waiting lease out of its lines."""
     state.unpark(waiting)
-    waiting.queue.waiting.left()
+    del waiting.queue.waiting[waiting]
     if waiting.is_last_call:
         waiting.queue.last_calls -= 1
     if waiting.others:
         for one in waiting.others:
-            one.waiting.left()
+            del one.waiting[waiting]
             if waiting.is_last_call:
                 one.last_calls -= 1
 

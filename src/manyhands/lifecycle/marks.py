@@ -17,24 +17,20 @@ class Mark(msgspec.Struct):
     seq: int = 0
     holes: set[int] | None = None
 
-    def is_applied(self, seq: int) -> bool:
-        """Whether this request was applied before."""
-        return seq <= self.seq and (self.holes is None or seq not in self.holes)
-
-    def check(self, seq: int, floor: int) -> None:
-        """Refuse a seq that no session counting by ones can have reached.
+    def is_new(self, seq: int, floor: int) -> bool:
+        """Whether this request was not applied before.
 
         Raises:
-            Refused: "usage".
+            Refused: "usage", a seq that no session counting by ones can have reached.
         """
+        if seq <= self.seq:
+            return self.holes is not None and seq in self.holes
         if seq - max(self.seq, floor) > _MAX_GAP or seq > _MAX_SEQ:
             raise Refused("usage", f"seq {seq} is far beyond the last one seen ({self.seq}); count by ones from 1")
+        return True
 
     def note(self, seq: int, floor: int, *, is_applied: bool) -> None:
         """Remember that seq was seen, and whether it was applied; holes below floor are forgotten."""
-        if is_applied and self.holes is None and seq == self.seq + 1:
-            self.seq = seq
-            return
         holes = self.holes or set()
         if seq > self.seq:
             holes.update(range(max(self.seq + 1, floor), seq))

@@ -233,13 +233,11 @@ def keep_first(state: State, queue: Queue, entry: Entry, n: int, now: Now) -> bo
 
 def report(state: State, session: Session, request: Report, now: Now) -> None:
     """The next calls of a leased pack have ended; the lease goes on."""
-    mark = session.marks.get("")
-    if request.seq > 0 and mark is not None and mark.is_applied(request.seq):
+    if request.seq > 0 and not (session.marks.get("") or Mark()).is_new(request.seq, request.floor):
         if request.rid:
             state.reply(session, Done(request.rid))
         return
     try:
-        (mark or Mark()).check(request.seq, request.floor)
         entry = session.leases.get(request.token)
         if entry is None:
             raise Refused(

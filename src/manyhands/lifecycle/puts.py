@@ -50,20 +50,15 @@ def put(state: State, session: Session, request: Put, now: Now) -> None:
     """Add messages, now or when there is room."""
     seq = request.seq
     if seq > 0:
-        mark = session.marks.get(request.queue)
-        if mark is None:
-            Mark().check(seq, request.floor)
-        elif mark.is_applied(seq):
+        if not (session.marks.get(request.queue) or Mark()).is_new(seq, request.floor):
             if request.rid:
                 state.reply(session, Done(request.rid))
             return
-        else:
-            mark.check(seq, request.floor)
-            if session.puts and (first := session.puts.get((request.queue, seq))) is not None:
-                first.also.append(request.rid)
-                return
+        if session.puts and (first := session.puts.get((request.queue, seq))) is not None:
+            first.also.append(request.rid)
+            return
     messages = request.messages
-    queue = state.queue(request.queue)
+    queue = state.queues.get(request.queue) or state.queue(request.queue)
     try:
         is_plain = _check(state, queue, messages)
         if request.causes:
@@ -189,7 +184,7 @@ def _wait_for_room(state: State, session: Session, request: Put, queue: Queue, n
     check_wait(request.wait_s)
     waiting = WaitingPut(session, request.rid, queue, request)
     state.park(waiting)
-    queue.putting.append(waiting)
+    queue.putting[waiting] = None
     if request.seq > 0:
         session.puts[request.queue, request.seq] = waiting
         state.mark(session, request.queue, request.seq, request.floor, is_applied=False)
@@ -221,7 +216,7 @@ def withdraw_waiting(state: State, waiting: WaitingPut) -> None:
 
 def _leave(state: State, waiting: WaitingPut) -> None:
     state.unpark(waiting)
-    waiting.queue.putting.left()
+    del waiting.queue.putting[waiting]
     waiting.session.puts.pop((waiting.queue.name, waiting.request.seq), None)
 
 
@@ -264,7 +259,8 @@ def _add(state: State, session: Session, queue: Queue, request: Put, is_plain: b
             n += _add_one(state, session, queue, message, now)
     queue.put_total += n
     queue.unfinished += n
-    state.count(queue)
+    if state.changes is not None:
+        state.count(queue)
     if queue.waiting:
         state.dirty[queue] = None
     return lost

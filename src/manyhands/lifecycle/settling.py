@@ -21,12 +21,11 @@ def settle(state: State, session: Session, request: Settle, now: Now) -> None:
     """End deliveries; name those that this session does not hold (any more)."""
     seq = request.seq
     if seq > 0:
-        mark = session.marks.get("")
-        if mark is not None and mark.is_applied(seq):
+        mark = session.marks.get("") or Mark()
+        if not mark.is_new(seq, request.floor):
             if request.rid:
                 state.reply(session, Settled(request.rid))
             return
-        (mark or Mark()).check(seq, request.floor)
     settlements = request.settlements
     limit = state.limits.max_body_bytes
     for settlement in settlements:
@@ -101,13 +100,11 @@ def _planted_bug(state: State, token: int) -> Entry | None:
 
 def task_done(state: State, session: Session, request: TaskDone, now: Now) -> None:
     """Count entries as finished without ending a lease."""
-    mark = session.marks.get("")
-    if request.seq > 0 and mark is not None and mark.is_applied(request.seq):
+    if request.seq > 0 and not (session.marks.get("") or Mark()).is_new(request.seq, request.floor):
         if request.rid:
             state.reply(session, Done(request.rid))
         return
     try:
-        (mark or Mark()).check(request.seq, request.floor)
         queue = state.queue(request.queue)
         if request.n < 1:
             raise Refused("usage", f"task_done counts at least one, not {request.n}")
@@ -131,7 +128,7 @@ def join(state: State, session: Session, request: Join, now: Now) -> None:
     check_wait(request.wait_s)
     waiting = WaitingJoin(session, request.rid, queue)
     state.park(waiting)
-    queue.joining.append(waiting)
+    queue.joining[waiting] = None
     if request.wait_s > 0:
         waiting.has_timer = True
         state.timers.at_mono(now.mono + request.wait_s, lambda over, at: answer_join(state, over), waiting)
@@ -146,4 +143,4 @@ def answer_join(state: State, waiting: WaitingJoin) -> None:
 def withdraw_join(state: State, waiting: WaitingJoin) -> None:
     """Nobody is there to hear it."""
     state.unpark(waiting)
-    waiting.queue.joining.left()
+    del waiting.queue.joining[waiting]

@@ -95,7 +95,10 @@ class State:
         mark = session.marks.get(stream)
         if mark is None:
             mark = session.marks[stream] = Mark()
-        mark.note(seq, floor, is_applied=is_applied)
+        if is_applied and seq == mark.seq + 1 and mark.holes is None:
+            mark.seq = seq
+        else:
+            mark.note(seq, floor, is_applied=is_applied)
         if self.changes is not None:
             self._marked[session.id, stream] = mark
 

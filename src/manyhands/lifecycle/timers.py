@@ -24,23 +24,29 @@ _WALL_CHECK_S = 60.0
 class Timers:
     """Timers of one core. `action(subject, now)` is called once the time has come, unless `subject.is_over` by then."""
 
-    __slots__ = ("_mono", "_order", "_over", "_wall")
+    __slots__ = ("_mono", "_order", "_over", "_wall", "is_sooner")
 
     def __init__(self) -> None:
         self._mono: list[_Timer] = []
         self._wall: list[_Timer] = []
         self._order = 0
         self._over = 0
+        self.is_sooner = False
+        """Whether something was added that is due before all else; whoever asks `next_due` lowers it."""
 
     def at_mono(self, when: float, action: Action, subject: Any) -> None:
         """Call action at this monotonic time."""
         self._order += 1
-        heapq.heappush(self._mono, (when, self._order, action, subject))
+        timer = when, self._order, action, subject
+        heapq.heappush(self._mono, timer)
+        self.is_sooner = self.is_sooner or self._mono[0] is timer
 
     def at_wall(self, when: float, action: Action, subject: Any) -> None:
         """Call action at this wall-clock time."""
         self._order += 1
-        heapq.heappush(self._wall, (when, self._order, action, subject))
+        timer = when, self._order, action, subject
+        heapq.heappush(self._wall, timer)
+        self.is_sooner = self.is_sooner or self._wall[0] is timer
 
     def discard(self) -> None:
         """One pending timer's subject is over."""
@@ -70,6 +76,7 @@ class Timers:
 
     def next_due(self, now: Now) -> float | None:
         """The monotonic time at which `run` should be called next, as seen from now."""
+        self.is_sooner = False
         self._skip()
         due = self._mono[0][0] if self._mono else None
         if self._wall:

@@ -38,6 +38,8 @@ STALL_S = 30.0
 MIN_BYTES = 32 * 1024
 
 _CAN_WRITE_THROUGH = os.name == "posix"  # os.write takes no sockets on Windows
+_PATIENT = frozenset({Done, Settled})
+"""Replies that nobody may be waiting for: their rid is negative then."""
 _MAX_VECTORS = 512  # below every platform's IOV_MAX
 _LARGE_READ_BYTES = 16 * 1024
 _READ_AT_ONCE_BYTES = 1024 * 1024
@@ -132,14 +134,14 @@ class Connection(asyncio.BufferedProtocol):
         if self._is_closing:
             return
         try:
-            events = self._wire.received(n)
-            if self._port is None:
+            events: list[Any] = self._wire.received(n)
+            port = self._port
+            if port is None:
                 self._before_attached(events)
                 return
             if n == self._room and n >= _LARGE_READ_BYTES and self._reads_on:
                 events = self._read_on(events)
-            if events:
-                self._port.send(cast(list[Any], events))
+            self._server.bring(port, events)
         except AuthenticationFailed as error:
             self._refuse(str(error), delay_s=self._server.wrong_key(self))
         except ProtocolError as error:
@@ -203,14 +205,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def sink(self, replies: Sequence[Reply]) -> None:
         """Take replies for this peer, from any thread; they leave with the next turn of the loop, or at once."""
-        if len(replies) == 1 and self._answer_through(replies[0]):
+        if len(replies) == 1 and type(replies[0]) is Done and self._answer_through(replies[0]):
             return
-        self._outbox.extend(replies)
+        self._outbox += replies
         if self._is_dirty:
             return
-        for reply in replies:
-            kind = type(reply)
-            if (kind is not Done and kind is not Settled) or reply.rid > 0:  # type: ignore[union-attr]
+        for reply in reversed(replies):  # what somebody waits for is rarely at the front
+            if type(reply) not in _PATIENT or reply.rid > 0:  # type: ignore[union-attr]
                 self._is_dirty = True
                 self._server.flush_soon(self)
                 return
@@ -284,12 +285,12 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             self._writing.release()
 
-    def _answer_through(self, reply: Reply) -> bool:
+    def _answer_through(self, reply: Done) -> bool:
         """`write_through` for a lone answer that somebody waits for; whether it was written whole.
 
         A thread that has committed for many clients comes here for each of them, so there is no step too many.
         """
-        if self._outbox or type(reply) is not Done or reply.rid <= 0 or not self._server.is_elsewhere():
+        if self._outbox or reply.rid <= 0 or not self._server.is_elsewhere():
             return False
         if not _CAN_WRITE_THROUGH or not self._writing.acquire(False):
             return False
@@ -316,6 +317,8 @@ class Connection(asyncio.BufferedProtocol):
         outbox = self._outbox
         replies = outbox[:]
         del outbox[: len(replies)]
+        if not self._encoded:
+            return self._wire.encode(replies) if replies else []
         buffers, self._encoded = self._encoded, []
         return buffers + self._wire.encode(replies) if replies else buffers
 

@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import get_ident
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ from manyhands.address import Address
 from manyhands.auth import Keyring
 from manyhands.engines.base import Engine, LedEngine, Port
 from manyhands.errors import SessionTaken, UsageError
-from manyhands.events import Attach, Closing, Failed, Reply, Stats, StatsReply
+from manyhands.events import Attach, Closing, Failed, Reply, Request, Stats, StatsReply
 from manyhands.model import DEFAULT_PORT
 from manyhands.server.admission import Failures, Pending, Quiet, source_of
 from manyhands.server.connection import Arrival, Connection
@@ -101,6 +102,9 @@ class SocketServer:
         self._connections: set[Peer] = set()
         self._sessions: dict[str, Connection] = {}
         self._dirty: list[Peer] = []
+        self._is_bringing = False
+        """Whether the loop's thread is inside `bring`, which sees to what becomes dirty meanwhile."""
+        self._is_flush_due = False
         self._marked: Mailbox[Peer]
         self._unhurried: Mailbox[Connection]
         self._attacher = ThreadPoolExecutor(1, thread_name_prefix="manyhands-attach")
@@ -139,7 +143,7 @@ class SocketServer:
         """
         self._check_first()
         self._loop = loop = new_loop()
-        self._own_ident = threading.get_ident()
+        self._own_ident = get_ident()
         try:
             loop.run_until_complete(self._open(loop))
             self._say_where()
@@ -242,7 +246,7 @@ class SocketServer:
 
     def is_elsewhere(self) -> bool:
         """Whether the calling thread is not the one that runs the loop now."""
-        return threading.get_ident() != (self._own_ident if self._turns is None else self._turns.runner)
+        return get_ident() != (self._own_ident if self._turns is None else self._turns.runner)
 
     def flush_soon(self, connection: Peer) -> None:
         """Its outbox has something; from any thread. One flush a turn for all of them."""
@@ -251,8 +255,25 @@ class SocketServer:
                 self._marked.post(connection)
             return
         self._dirty.append(connection)
-        if len(self._dirty) == 1:
-            self._loop.call_soon(self._flush_dirty)
+        if not self._is_bringing:
+            self._flush_next_turn()
+
+    def bring(self, port: Port, requests: Sequence[Request]) -> None:
+        """Hand the engine what one read brought, and write what came of it.
+
+        At once, where no other socket had anything: another turn of the loop costs as much as the write (ADR 0104).
+        Else with the next turn, so that who is answered several times in this one gets a single write.
+        """
+        self._is_bringing = True
+        try:
+            port.send(requests)
+        finally:
+            self._is_bringing = False
+            if self._dirty:
+                if self._turns is not None and self._turns.selector.found_n == 1:
+                    self._flush_dirty()
+                else:
+                    self._flush_next_turn()
 
     def flush_late(self, connection: Connection) -> None:
         """Its outbox has only answers that nobody waits for; from any thread."""
@@ -305,7 +326,13 @@ class SocketServer:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the session was left with its connection
             self._loop.call_soon_threadsafe(function, future)
 
+    def _flush_next_turn(self) -> None:
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush_dirty)
+
     def _flush_dirty(self) -> None:
+        self._is_flush_due = False
         dirty, self._dirty = self._dirty, []
         self._flush_all(dirty)
 

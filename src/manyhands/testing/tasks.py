@@ -61,8 +61,8 @@ class MovedClock(SystemClock):
         self.skipped_s = 0.0
 
     def now(self) -> Now:
-        mono, wall = super().now()
-        return Now(mono + self.skipped_s, wall + self.skipped_s)
+        now = super().now()
+        return Now(now.mono + self.skipped_s, now.wall + self.skipped_s)
 
     def utc(self) -> float:
         return super().utc() + self.skipped_s

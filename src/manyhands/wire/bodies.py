@@ -11,7 +11,21 @@ from typing import Any
 from msgspec.structs import force_setattr, replace
 
 from manyhands.errors import ProtocolError
-from manyhands.events import Collected, Create, DeadLetters, Granted, Invoke, Outcome, Peeked, Put, Report, Returned, Settle
+from manyhands.events import (
+    Collected,
+    Create,
+    DeadLetters,
+    Done,
+    Granted,
+    Invoke,
+    Outcome,
+    Peeked,
+    Put,
+    Report,
+    Returned,
+    Settle,
+    Settled,
+)
 
 Place = tuple[int, int, int]
 """Event's index in its batch, item's index in that event's list (0 where there is no list), number of the body."""
@@ -75,6 +89,8 @@ def any_over(events: Sequence[Any], limit: int) -> bool:
     """Whether any body of these events has more than limit bytes. The hot path: plain loops, the common events first."""
     for event in events:
         kind = type(event)
+        if kind is Done or kind is Settled:
+            continue
         if kind is Put:
             for message in event.messages:
                 if len(message.body) > limit:

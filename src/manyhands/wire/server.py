@@ -8,9 +8,9 @@ greeting() ── HELLO ──> proof awaited ── AUTH ──> attach awaited
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
@@ -79,6 +79,8 @@ class ServerWire:
         self._hello = b""
         self._state = _State.HELLO
         self._reader: handshake.MessageReader | None = handshake.MessageReader()
+        self.get_buffer: Callable[[], memoryview] = self._reader.get_buffer
+        """Memory for the next read; never empty."""
         self._decoder: FrameDecoder[Request | Attach]
         self._encoder: FrameEncoder
 
@@ -96,10 +98,6 @@ class ServerWire:
         """The challenge: to be written as soon as the connection is there."""
         return handshake.message(self._challenge)
 
-    def get_buffer(self) -> memoryview:
-        """Memory for the next read; never empty."""
-        return self._reader.get_buffer() if self._reader is not None else self._decoder.get_buffer()
-
     def received(self, n: int) -> list[ServerEvent]:
         """n bytes were read into the buffer; what they mean, in order.
 
@@ -111,7 +109,7 @@ class ServerWire:
         """
         try:
             if self._reader is None:
-                events = cast(list[ServerEvent], self._decoder.buffer_updated(n))
+                events: list[Any] = self._decoder.buffer_updated(n)
                 if self._state is _State.OPEN:
                     return events or [Ping(0)]
                 return self._attached_first(events)
@@ -176,6 +174,7 @@ class ServerWire:
             self._reader = None
             self._encoder = FrameEncoder(max_body_bytes=self._max_body_bytes, max_pending_bytes=CLIENT_PENDING_BYTES)
             self._decoder = FrameDecoder(ATTACHING, max_body_bytes=self._max_body_bytes)
+            self.get_buffer = self._decoder.get_buffer
             events += self._attached_first(cast(list[ServerEvent], self._decoder.feed(reader.arrived)))
         return events
 
