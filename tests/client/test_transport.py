@@ -35,7 +35,7 @@ class Kernel:
             self.now += self.look_s
         else:
             self.sleeps += 1
-            self.now = max(self.now, due)
+            self.now = max(self.now, due if timeout_s is None else min(due, self.now + timeout_s))
         return self.now >= due, False
 
     def read(self, reader: Transport, answer_after_s: float) -> tuple[int, int]:
@@ -72,6 +72,16 @@ def test_after_a_short_wait_it_looks_and_after_a_long_one_it_sleeps(kernel: Kern
     assert looks > 1
     assert sleeps == 1, "nobody looks for ever"
     assert kernel.read(reader, LOOK_S / 2) == (0, 1)
+
+
+def test_who_receives_looks_up_now_and_then(kernel: Kernel, reader: Transport) -> None:
+    """What it waits for may come otherwise: by a cancellation, by another thread."""
+    kernel.answer_after_s = 60.0
+    for is_hurried in (True, False):
+        before = kernel.now
+        assert reader.receive(memoryview(bytearray(16)), 30.0, is_hurried=is_hurried) == transport.WOULD_BLOCK
+        assert kernel.now - before <= 1.0
+        reader._can_block = False  # as where the kernel has no such wait
 
 
 def test_it_sleeps_for_a_while_where_others_want_the_processor(kernel: Kernel, reader: Transport) -> None:

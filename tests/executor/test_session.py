@@ -40,6 +40,25 @@ def test_a_call_is_sent_at_once_and_its_result_comes_to_who_waits(stage: Stage) 
     assert not future.cancel()
 
 
+def test_only_a_lone_call_is_waited_for_in_a_hurry(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    hurried: list[bool] = []
+
+    class Reading:
+        def read_answer(self, rid: int, timeout_s: float | None, *, is_hurried: bool) -> None:
+            hurried.append(is_hurried)
+            gate.open.set()
+
+    monkeypatch.setattr(stage.session, "_reading", Reading())
+    stage.hand(gate=gate)
+    assert stage.submit(abs, -1).result(DEADLINE_S) == 1
+    gate.open.clear()
+    first, second = stage.submit(abs, -2), stage.submit(abs, -3)
+    assert first.result(DEADLINE_S) == 2
+    assert hurried == [True, False]
+    assert second.result(DEADLINE_S) == 3
+
+
 def test_a_burst_of_short_calls_shares_messages_and_none_is_lost(stage: Stage) -> None:
     hand = stage.hand()
     assert stage.submit(abs, 0).result(DEADLINE_S) == 0

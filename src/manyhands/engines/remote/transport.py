@@ -33,7 +33,8 @@ _SLEEPS = 64
 _LONGEST_S = 86400.0  # poll(2) counts milliseconds in 32 bits; who waits longer comes back
 _NO_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # Windows has none: there the socket does not block
 _BLOCK_S = 1
-"""How long `receive` sits in the kernel at most; an interrupt does not reach it there, only the connection's end does."""
+"""How long `receive` waits at most: no interrupt reaches it in the kernel, only the connection's end does, and what it waits
+for may have come otherwise."""
 _HAS_CORES = (os.cpu_count() or 1) > 1
 
 Buffer = bytes | bytearray | memoryview
@@ -85,13 +86,14 @@ class Transport:
         return is_readable
 
     def receive(self, view: Buffer, timeout_s: float | None, *, is_hurried: bool) -> int:
-        """Wait for bytes, as `wait` does or only as long as _BLOCK_S, and read them; as recv_into."""
-        if self._can_block and not is_hurried and (timeout_s is None or timeout_s >= _BLOCK_S):
+        """Wait for bytes, as `wait` does but at most for _BLOCK_S, and read them; as recv_into."""
+        limit_s = _BLOCK_S if timeout_s is None else min(timeout_s, _BLOCK_S)
+        if self._can_block and not is_hurried and limit_s == _BLOCK_S:
             try:
                 return self._sock.recv_into(view)
             except (BlockingIOError, InterruptedError):
                 return WOULD_BLOCK
-        return self.recv_into(view) if self.wait(timeout_s, for_writing=False, is_hurried=is_hurried) else WOULD_BLOCK
+        return self.recv_into(view) if self.wait(limit_s, for_writing=False, is_hurried=is_hurried) else WOULD_BLOCK
 
     def interrupt(self) -> None:
         """Make the thread in `wait` return soon."""
