@@ -18,7 +18,7 @@ import manyhands as mh
 from manyhands.auth import Keyring
 from manyhands.engines.memory import MemoryEngine
 from manyhands.errors import PayloadTooLarge, TaskTimedOut, WorkerCrashed
-from manyhands.events import Recall, Reclaim, ReportDead, Stats
+from manyhands.events import DeadList, Lease, Recall, Reclaim, ReportDead, Stats
 from manyhands.model import Begun, Limits, Settlement
 from manyhands.server import SocketServer
 from manyhands.testing.proxy import CuttingProxy
@@ -153,6 +153,66 @@ def test_short_messages_are_prefetched(start_child: StartChild, producer: Produc
         most = max(most, len(child.block.held()))
         producer.collect()
     assert 4 <= most <= 64, "about 4 ms of work"
+
+
+def prefetching(start_child: StartChild, producer: Producer) -> ChildAtWork:
+    """A child that has found calls to be short, so that it takes several at a time."""
+    child = start_child()
+    calls = [producer.call(jobs.spin, (0.0002,)) for _ in range(100)]
+    producer.put(*calls)
+    until(lambda: producer.collect() or len(producer.results) == 100, "all are done")
+    return child
+
+
+def test_of_a_worker_that_is_lost_without_a_word_only_what_it_had_begun_is_charged(
+    start_child: StartChild, producer: Producer, parent: Session, tmp_path: Path
+) -> None:
+    child = prefetching(start_child, producer)
+    long = producer.call(jobs.sleep_on, (str(tmp_path / "long"),), max_deliveries=1)
+    others = [producer.call(jobs.double, (n,), max_deliveries=limit) for n, limit in enumerate([3, 1, 2, 1])]
+    producer.put(long, *others)
+    until((tmp_path / "long").exists, "the first runs")
+    assert child.block.held(), "and others wait behind it"
+    child.process.kill()
+    child.wait()
+    again: dict[str, int] = {}
+    while len(again) < len(others):
+        for delivery in parent.ask(Lease(parent.rid(), QUEUE, 10, 10)).deliveries:
+            again[delivery.message.id] = delivery.attempt
+    assert again == {each.id: 1 for each in others}
+    (letter,) = producer.ask(DeadList(producer.rid(), QUEUE)).letters
+    assert letter.message.id == long.id, "what may run once only had run"
+
+
+def test_a_prefetched_call_that_runs_for_a_while_is_known_to_have_begun(
+    start_child: StartChild, producer: Producer, parent: Session, tmp_path: Path
+) -> None:
+    child = prefetching(start_child, producer)
+    short, long = producer.call(jobs.double, (1,)), producer.call(jobs.sleep_on, (str(tmp_path / "long"),))
+    producer.put(short, long)
+    until((tmp_path / "long").exists, "the second runs")
+
+    def is_told() -> bool:
+        (stats,) = producer.ask(Stats(producer.rid(), [QUEUE])).queues
+        return bool(stats.leased == 1 and stats.unbegun == 0)
+
+    until(is_told, "the engine knows")
+    child.process.kill()
+    child.wait()
+    (delivery,) = parent.ask(Lease(parent.rid(), QUEUE)).deliveries
+    assert (delivery.message.id, delivery.attempt) == (long.id, 2)
+
+
+def test_what_may_run_once_only_waits_behind_no_call(start_child: StartChild, producer: Producer, tmp_path: Path) -> None:
+    prefetching(start_child, producer)
+    long = producer.call(jobs.sleep_on, (str(tmp_path / "long"),))
+    once = [producer.call(jobs.pid, (), max_deliveries=1) for _ in range(3)]
+    producer.put(long, *once)
+    until((tmp_path / "long").exists, "the first runs")
+    other = start_child()
+    assert [producer.wait(each.id) for each in once] == [[other.process.pid]] * 3
+    (tmp_path / "long.go").touch()
+    assert producer.wait(long.id) == [str(tmp_path / "long")]
 
 
 def test_a_network_blip_in_a_long_call_repeats_nothing(

@@ -20,7 +20,7 @@ import msgspec
 
 from manyhands.codec import Codec
 from manyhands.errors import AuthenticationFailed, ManyhandsError, ProtocolError
-from manyhands.events import Failed, Goodbye, Granted, Lease, Offer, Progress, Recall, Recalled, Reply, Withdraw
+from manyhands.events import Begin, Failed, Goodbye, Granted, Lease, Offer, Progress, Recall, Recalled, Reply, Withdraw
 from manyhands.model import CALLS, Delivery, SettleKind, Settlement
 from manyhands.worker import pacing
 from manyhands.worker.block import ChildBlock, Phase
@@ -83,6 +83,10 @@ class Child:
         self._n_flushed = 0
         self._ended_bytes = 0
         self._work: Work | None = None
+        self._takes_one = False
+        """Whether the last message was one that may run once only."""
+        self._at_hand = ""  # the queue of the batch
+        self._untold: set[int] = set()  # tokens of it that the engine does not take for begun
         # The batch at hand: the last ordinal that may be run, and the first that the parent took back.
         self._stop_after = 0
         self._taken_from = _NEVER
@@ -141,9 +145,9 @@ class Child:
         with line.lock:
             requests = self._take_ended()
             if not self._lease_rid and not self._is_leaving and self._left > 0 and time.monotonic() >= self._ask_at:
-                n = min(self._pace.ask(), self._left)
+                n = min(self._pace.ask(), self._left) if not self._takes_one else 1
                 self._lease_rid = line.rid()
-                requests.append(Lease(self._lease_rid, self._queues[0], n, n, also=self._queues[1:]))
+                requests.append(Lease(self._lease_rid, self._queues[0], n, 1, also=self._queues[1:]))
             elif self._is_leaving and self._lease_rid:
                 requests.append(Withdraw(self._lease_rid))
             line.is_reading = True
@@ -198,7 +202,23 @@ class Child:
     # -- running ---------------------------------------------------------------------------------------------------
 
     def _run_batch(self, queue: str, deliveries: list[Delivery]) -> None:
-        """Run what was granted, from one of our queues."""
+        """Run what was granted, from one of our queues.
+
+        The engine takes only the first for begun: if this machine is lost without a word, what waits behind it is charged
+        nothing. It is told of another when that has run for a while (`_send_ended`). What may run once only has to be known
+        as begun before it begins, so it is not taken from what was prefetched, and from then on asked for alone.
+        """
+        first, *others = deliveries
+        if others:
+            once = [each for each in others if each.message.max_deliveries == 1]
+            for delivery in once:
+                self._note(Settlement(delivery.token, SettleKind.RELEASE))
+            others = [each for each in others if each.message.max_deliveries != 1] if once else others
+            deliveries = [first, *others]
+            self._takes_one = bool(once)
+        else:
+            self._takes_one = first.message.max_deliveries == 1
+        self._at_hand, self._untold = queue, {each.token for each in others}
         block, line, clock = self._block, self._line, time.monotonic
         index = self._queues.index(queue)
         entries, n_calls = [], 0
@@ -340,6 +360,9 @@ class Child:
                 requests.append(line.settle(ready))
             work = self._work
             report = work.report() if work is not None else None
+            if work is not None and work.token in self._untold:
+                self._untold.discard(work.token)
+                requests.append(Begin(self._at_hand, [work.token]))
             if work is not None and report is not None:
                 requests.append(line.report(work.token, *report))
             if requests:
