@@ -21,7 +21,7 @@ FLOORS: list[list[str]] = [
     ["errors", "clock", "model", "events", "_faults", "_memory", "_text", "_version"],
     ["lifecycle", "retry", "codec", "auth", "wire", "calls", "tasks", "address"],
     ["_waiter", "_inbox", "_resuming", "_forks", "_sockets", "_bridge", "_turns", "sweeper", "engines", "settings"],
-    ["server", "worker", "client", "submitting", "serving", "executor", "managers", "aio", "testing"],
+    ["server", "worker", "client", "moving", "submitting", "serving", "executor", "managers", "aio", "testing"],
     ["config", "dashboard", "cli"],
     ["__init__", "__main__"],
 ]

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from manyhands.errors import TaskCancelled as TaskCancelled
     from manyhands.errors import TaskError as TaskError
     from manyhands.errors import TaskFailed as TaskFailed
+    from manyhands.errors import TaskMoved as TaskMoved
     from manyhands.errors import TaskTimedOut as TaskTimedOut
     from manyhands.errors import TryAgain as TryAgain
     from manyhands.errors import UnknownId as UnknownId
@@ -93,6 +94,7 @@ __all__ = [
     "TaskCancelled",
     "TaskError",
     "TaskFailed",
+    "TaskMoved",
     "TaskTimedOut",
     "TryAgain",
     "UnknownId",

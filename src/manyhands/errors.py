@@ -223,6 +223,12 @@ class TaskCancelled(TaskError):
     code = "task_cancelled"
 
 
+class TaskMoved(TaskError):
+    """It was moved to another engine before it ran; its result will be there, at `url`, under its `id`."""
+
+    code = "task_moved"
+
+
 class TryAgain(TaskError):
     """Raised by a task: this attempt did not work out, try again, in delay_s seconds or after the task's usual backoff.
 

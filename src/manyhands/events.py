@@ -91,6 +91,10 @@ class Lease(_Event, array_like=True, frozen=True, tag=3):
     wait_s: float = FOREVER
     also: list[str] = []
     """More queues that will do, in order of preference behind `queue`. All of one answer come from one of them."""
+    is_move: bool = False
+    """To take messages elsewhere and not to run them: where nothing is ready, what is not due yet comes as well, soonest
+    first (not what waits for its next attempt), and what was with a lost consumer neither travels alone nor counts as
+    begun. A wait ends with what is ready."""
 
 
 class Withdraw(_Event, array_like=True, frozen=True, tag=4):
@@ -416,6 +420,14 @@ class DeadDrop(_Event, array_like=True, frozen=True, tag=25):
     ids: list[str] = []
 
 
+class Bury(_Event, array_like=True, frozen=True, tag=39):
+    """Take over dead letters of another engine as they are, history included. Answer: Count of those that are new: one whose
+    id is among its queue's dead letters already is dropped as the same."""
+
+    rid: int
+    letters: list[DeadLetter]
+
+
 Request = (
     Declare
     | Put
@@ -452,6 +464,7 @@ Request = (
     | DeadList
     | DeadRetry
     | DeadDrop
+    | Bury
 )
 
 # -- replies -------------------------------------------------------------------------------------------------------

@@ -95,6 +95,9 @@ class SettleKind(IntEnum):
     """Not begun: back to the head untouched, and this delivery charged nothing."""
     PARK = 4
     """This consumer cannot run it: kept, charged nothing, until one comes that offers the need that the reason names."""
+    MOVED = 5
+    """It is at another engine now: gone from here as if it had never been put, so that it may come back. Who waits for its
+    result hears "task_moved" with the reason, which says where to ask. Not for packs."""
 
 
 class Settlement(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -187,6 +190,9 @@ class Features(msgspec.Struct, array_like=True, frozen=True):
     survives_restart: bool = False
     calls: bool = True
     """Streams of results, packs, parents, cancelling and parking: what an Executor, tasks and workers stand on."""
+    moves: bool = False
+    """Giving messages and dead letters away to another engine, and taking dead letters over: `Lease.is_move`,
+    `SettleKind.MOVED`, `events.Bury`."""
 
 
 class Limits(msgspec.Struct, array_like=True, frozen=True):

@@ -1,4 +1,4 @@
-"""`manyhands queue …`: which queues there are, what waits in them, and emptying one."""
+"""`manyhands queue …`: which queues there are, what waits in them, emptying one; moving them is in move.py."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from manyhands.cli.asking import connected, require_queue
+from manyhands.cli.move import move
 from manyhands.cli.options import AuthkeyOption, JsonOption, UrlOption, YesOption, confirm, read_key
 from manyhands.cli.output import console, count, duration, plain, preview, print_json, size, table
 from manyhands.events import Peek, Purge
 from manyhands.model import CALLS, Kind, Message, QueueStats, name_of
 from manyhands.tasks import shown
 
-app = typer.Typer(help="List queues, look into one, empty one.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List queues, look into one, empty one, move them.", no_args_is_help=True, rich_markup_mode=None)
 QueueArgument = Annotated[str, typer.Argument(help="The queue's name.", metavar="QUEUE")]
 _KINDS = {int(kind): kind.name.lower() for kind in Kind}
 NUMBERS = frozenset({"ready", "leased", "delayed", "dead", "bound", "size", "priority"})
@@ -94,6 +95,9 @@ def purge(
         print_json({"queue": queue, "dropped": dropped})
     else:
         console().print(f"Dropped {count(dropped, 'message')} of queue {queue!r}.")
+
+
+app.command()(move)
 
 
 def as_document(stats: QueueStats) -> dict[str, object]:

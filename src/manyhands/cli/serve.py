@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -15,6 +13,7 @@ from manyhands._version import __version__
 from manyhands.address import DEFAULT_URL, without_password
 from manyhands.cli.options import AuthkeyOption, JsonOption, read_key
 from manyhands.cli.output import print_json
+from manyhands.cli.signals import stopped_by_signals
 from manyhands.model import Durability
 
 
@@ -44,17 +43,8 @@ def serve(
     from manyhands.config import open_server  # not at the top: a worker's parent is small without a server
 
     stop = threading.Event()
-
-    def on_signal(signum: int, frame: FrameType | None) -> None:
-        stop.set()
-
     # Before anything is served, so that a stop that comes early is an orderly one too.
-    before = {
-        number: signal.signal(number, on_signal)
-        for name in ("SIGINT", "SIGTERM", "SIGBREAK")
-        if (number := getattr(signal, name, None)) is not None
-    }
-    try:
+    with stopped_by_signals(stop.set):
         server, key, durability = open_server(url, read_key(authkey), store=store, insecure=insecure)
         with server:
             announce(server.url, without_password(store), durability, key.source, as_json=as_json)
@@ -62,9 +52,6 @@ def serve(
                 sys.stderr.write("manyhands: the key has fewer than 16 bytes and can be guessed; use a longer one.\n")
             while not stop.wait(0.5):  # in slices, because on Windows a signal does not end a wait
                 pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if not as_json:
         sys.stdout.write("stopped; clients were told\n")
 

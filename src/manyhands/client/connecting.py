@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import NamedTuple
 
 from manyhands.address import OWNED_SCHEMES, STORE_SCHEMES, parse_address, scheme_of, without_password
 from manyhands.auth import Keyring
@@ -32,7 +33,21 @@ def connect(url: str | None = None, authkey: str | bytes | None = None, *, timeo
         AuthenticationFailed: the server has another key.
         EngineBusy, EngineCorrupt, EngineUnavailable: the store cannot be opened.
     """
-    url = find_url(url)
+    place = open_place(find_url(url), authkey, timeout_s=timeout_s)
+    return _own(place.engine, place.keyring, place.url)
+
+
+class Place(NamedTuple):
+    """An engine that a URL leads to."""
+
+    engine: Engine
+    keyring: Keyring
+    url: str
+    """Of a server, under which other processes reach the same queues; "" of a store."""
+
+
+def open_place(url: str, authkey: str | bytes | None, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Place:
+    """What a URL leads to, which the caller closes; raises as `connect`, but for what a server has to say to a session."""
     scheme = scheme_of(url)
     if scheme in STORE_SCHEMES:
         # What is in memory nobody else can write, so any key does.
@@ -41,14 +56,14 @@ def connect(url: str | None = None, authkey: str | bytes | None = None, *, timeo
             if scheme == "memory"
             else find_key(authkey, is_loopback=False, what=without_password(url)).keyring
         )
-        return _own(open_engine(url, timeout_s=timeout_s), keyring)
+        return Place(open_engine(url, timeout_s=timeout_s), keyring, "")
     address = parse_address(url)
     if address.is_any:
         raise UsageError(
             f"{url} means every interface of the server and cannot be dialled; use the server's name or address."
         )
     keyring = find_key(authkey, is_loopback=address.is_loopback, what=url).keyring
-    return _own(RemoteEngine(address.url, keyring, connect_timeout_s=timeout_s), keyring, address.url)
+    return Place(RemoteEngine(address.url, keyring, connect_timeout_s=timeout_s), keyring, address.url)
 
 
 def open_calls(url: str | None, authkey: str | bytes | None) -> tuple[CallSession, Engine]:
@@ -70,7 +85,7 @@ def open_calls(url: str | None, authkey: str | bytes | None) -> tuple[CallSessio
         raise
 
 
-def _own(engine: Engine, keyring: Keyring, url: str = "") -> Client:
+def _own(engine: Engine, keyring: Keyring, url: str) -> Client:
     """A client that closes its engine, also when it cannot even attach."""
     try:
         return Client(engine, keyring, url=url, owns_engine=True)

@@ -38,7 +38,7 @@ class MemoryEngine:
 
     name = "memory"
     durability = _DURABILITY
-    features = Features()
+    features = Features(moves=True)
 
     def __init__(self, limits: Limits | None = None, clock: Clock | None = None, epoch: int | None = None) -> None:
         """Open an empty engine.

@@ -25,6 +25,7 @@ from manyhands.lifecycle import (
     attaching,
     cancelling,
     leases,
+    moving,
     nearby,
     packs,
     parents,
@@ -82,6 +83,7 @@ _HANDLERS: dict[type, Callable[[State, Any, Any, Now], None]] = {
     events.DeadList: admin.dead_list,
     events.DeadRetry: admin.dead_retry,
     events.DeadDrop: admin.dead_drop,
+    events.Bury: moving.bury_letters,
 }
 
 

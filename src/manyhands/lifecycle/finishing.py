@@ -34,6 +34,26 @@ def finish(state: State, queue: Queue, entry: Entry, result: bytes | None, now: 
         end_without(state, queue.name, message, "unknown_id", text, stream)
 
 
+def leave(state: State, queue: Queue, entry: Entry, reason: str) -> None:
+    """A message is at another engine now: gone from here, and its id may be put here again. The caller has taken it out of
+    its lease.
+
+    Nothing is stored by its id, or the result that it comes to should it be moved back would find the place taken.
+
+    Args:
+        reason: for those who wait for its result here: where it is now.
+    """
+    message, options = entry.message, entry.message.options
+    entry.place = GONE
+    state.note(Removed(entry.n))
+    less_unfinished(state, queue, 1)
+    if options is not None and options.dedupe:
+        forget(state, message.id)
+    if message.kind:
+        text = reason or f"message {message.id} was moved to another engine"
+        end_without(state, queue.name, message, "task_moved", text, unknow(state, queue.name, message))
+
+
 def death_code(history: Sequence[Attempt]) -> str:
     """What those who wait for a dead letter's result are told, as errors.from_code's."""
     return "worker_crashed" if history and history[-1].outcome == "lost" else "task"

@@ -44,7 +44,7 @@ def lease(state: State, session: Session, request: Lease, now: Now) -> None:
     if queue.is_shut_down and _is_over(queue) and all(map(_is_over, others)):
         raise Refused("shut_down", f"queue {queue.name!r} was shut down and has nothing more")
     check_wait(request.wait_s)
-    waiting = WaitingLease(session, rid, queue, max_n, request.begin_n, others)
+    waiting = WaitingLease(session, rid, queue, max_n, request.begin_n, others, request.is_move)
     state.park(waiting)
     queue.waiting[waiting] = None
     for one in others:
@@ -70,7 +70,7 @@ def _at_once(state: State, session: Session, queue: Queue, request: Lease, now: 
         serve(state, queue, now)
         if queue.waiting and not (queue.parked and parking.is_for(queue, session)):
             return []
-    return grant(state, session, queue, request.max_n, request.begin_n, now)
+    return grant(state, session, queue, request.max_n, request.begin_n, now, is_move=request.is_move)
 
 
 def _others(state: State, request: Lease) -> tuple[Queue, ...]:
@@ -86,10 +86,14 @@ def _is_over(queue: Queue) -> bool:
     return queue.is_shut_down and not queue.size()
 
 
-def grant(state: State, session: Session, queue: Queue, max_n: int, begin_n: int, now: Now) -> list[Delivery]:
+def grant(
+    state: State, session: Session, queue: Queue, max_n: int, begin_n: int, now: Now, *, is_move: bool = False
+) -> list[Delivery]:
     """Lease up to max_n messages to a session; the first begin_n count as begun."""
     entries = parking.take(queue, session, max_n) if queue.parked and session.offers else []
-    entries = entries or queue.take(max_n, state.numbers)
+    entries = entries or queue.take(max_n, state.numbers, is_move=is_move)
+    if is_move and not entries and queue.delayed:
+        entries = queue.take_early(max_n)
     if not entries:
         return []
     deliveries = []
@@ -107,7 +111,7 @@ def grant(state: State, session: Session, queue: Queue, max_n: int, begin_n: int
     state.token = token
     n = len(entries)
     queue.leased += n
-    if n > begin_n and not entries[0].is_suspect:
+    if n > begin_n and (is_move or not entries[0].is_suspect):
         for entry in entries[begin_n:]:
             entry.is_begun = False
         queue.hold_unbegun(session_id, n - begin_n)
@@ -134,7 +138,7 @@ def serve(state: State, queue: Queue, now: Now) -> None:
     ready = queue.ready_n()
     while ready and (waiting := queue.waiting.first()) is not None:
         share = min(waiting.max_n, -(-ready // waiting_n))
-        deliveries = grant(state, waiting.session, queue, share, waiting.begin_n, now)
+        deliveries = grant(state, waiting.session, queue, share, waiting.begin_n, now, is_move=waiting.is_move)
         if not deliveries:
             break
         leave(state, waiting)

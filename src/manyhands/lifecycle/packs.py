@@ -100,12 +100,14 @@ def is_whole(state: State, entry: Entry) -> bool:
 
 
 def check(entry: Entry, settlement: Settlement) -> None:
-    """Refuse a settlement of more calls than its lease has.
+    """Refuse a settlement of more calls than its lease has, and to move a pack.
 
     Raises:
         Refused: "usage".
     """
     first, end = left(entry)
+    if settlement.kind == SettleKind.MOVED and is_pack(entry.message):
+        raise Refused("usage", f"message {entry.message.id} has several calls, and only this engine can take them apart")
     if not 0 <= settlement.calls <= end - first:
         raise Refused(
             "usage", f"{settlement.calls} calls of message {entry.message.id} cannot be settled: {end - first} are left"

@@ -7,7 +7,7 @@ import math
 from manyhands._text import REASON_CHARS, readable
 from manyhands.clock import Now
 from manyhands.lifecycle.changes import Freed
-from manyhands.lifecycle.finishing import bury, drop, expire, finish, less_unfinished
+from manyhands.lifecycle.finishing import bury, drop, expire, finish, leave, less_unfinished
 from manyhands.lifecycle.parking import check_need, park
 from manyhands.lifecycle.queue import Entry, Queue
 from manyhands.lifecycle.refusal import Refused, check_size
@@ -16,7 +16,7 @@ from manyhands.lifecycle.state import State
 from manyhands.lifecycle.streams import know
 from manyhands.model import Attempt, SettleKind, Settlement
 
-_ACK, _NACK, _REJECT, _RELEASE, _PARK = (int(kind) for kind in SettleKind)
+_ACK, _NACK, _REJECT, _RELEASE, _PARK, _MOVED = (int(kind) for kind in SettleKind)
 
 
 def enqueue(state: State, queue: Queue, entry: Entry, now: Now, due_at: float) -> None:
@@ -105,6 +105,8 @@ def give_back(
         drop(state, queue, [entry], "dropped: it expired while it was with a consumer that did not finish it", now)
         return
     due_at = now.wall + delay_s if delay_s > 0 else 0.0
+    if message.due_at > now.wall:
+        due_at = max(due_at, message.due_at)  # it was leased to be moved, before its time
     if due_at:
         hold_until_due(state, queue, entry, due_at)
     else:
@@ -121,7 +123,7 @@ def check_settlement(state: State, settlement: Settlement) -> None:
     Raises:
         Refused: "usage", "payload_too_large".
     """
-    if settlement.kind not in (_ACK, _NACK, _REJECT, _RELEASE, _PARK):
+    if settlement.kind not in (_ACK, _NACK, _REJECT, _RELEASE, _PARK, _MOVED):
         raise Refused("usage", f"settlement kind {settlement.kind!r:.40} is unknown to this engine")
     if not math.isfinite(settlement.delay_s):
         raise Refused("usage", f"delay_s {settlement.delay_s!r} is not a time")
@@ -142,7 +144,9 @@ def settle(state: State, session: Session, queue: Queue, entry: Entry, settlemen
         give_back(state, queue, entry, now, is_suspect=entry.is_suspect)
         return
     reason = readable(settlement.reason, REASON_CHARS)
-    if kind == _NACK:
+    if kind == _MOVED:
+        leave(state, queue, entry, reason)
+    elif kind == _NACK:
         give_back(
             state,
             queue,

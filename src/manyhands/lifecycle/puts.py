@@ -84,13 +84,7 @@ def _check(state: State, queue: Queue, messages: list[Message]) -> bool:
     is_plain = True
     for message in messages:
         if len(message.body) > limit:
-            raise Refused(
-                "payload_too_large",
-                f"the encoded body has {len(message.body):,} bytes, over max_body_bytes ({limit:,}); "
-                "put the data in a file or object store and send its path",
-                size_bytes=len(message.body),
-                limit_bytes=limit,
-            )
+            raise _too_large(message, limit)
         if (
             message.kind
             or message.priority
@@ -108,6 +102,27 @@ def _check(state: State, queue: Queue, messages: list[Message]) -> bool:
             "put fewer at a time",
         )
     return is_plain
+
+
+def _too_large(message: Message, limit: int) -> Refused:
+    return Refused(
+        "payload_too_large",
+        f"the encoded body has {len(message.body):,} bytes, over max_body_bytes ({limit:,}); "
+        "put the data in a file or object store and send its path",
+        size_bytes=len(message.body),
+        limit_bytes=limit,
+    )
+
+
+def check_message(state: State, message: Message) -> None:
+    """Refuse one message that cannot be stored.
+
+    Raises:
+        Refused: "usage", "payload_too_large".
+    """
+    if len(message.body) > state.limits.max_body_bytes:
+        raise _too_large(message, state.limits.max_body_bytes)
+    _check_headers(state, message)
 
 
 def _check_headers(state: State, message: Message) -> None:

@@ -251,6 +251,24 @@ class Queue:
                 self.lane(entry.message.priority).append(entry)
         return n
 
+    def take_early(self, max_n: int) -> list[Entry]:
+        """The next entries that are not due yet, soonest first; not those that wait for another attempt."""
+        delayed = self.delayed
+        taken: list[Entry] = []
+        tried: list[tuple[float, int, Entry]] = []
+        while delayed and len(taken) < max_n:
+            first = heapq.heappop(delayed)
+            entry = first[2]
+            if entry.place == GONE:
+                self.gone_delayed -= 1
+            elif entry.deliveries:
+                tried.append(first)
+            else:
+                taken.append(entry)
+        for one in tried:
+            heapq.heappush(delayed, one)
+        return taken
+
     def drop(self, entry: Entry) -> None:
         """Take out an entry that is ready, delayed or parked, wherever it stands."""
         if entry.place == DELAYED:
@@ -280,8 +298,8 @@ class Queue:
             del self.parked[past.need]
         past.need = ""
 
-    def take(self, max_n: int, numbers: Numbers) -> list[Entry]:
-        """The next entries to hand out, at most max_n. A suspect comes alone."""
+    def take(self, max_n: int, numbers: Numbers, *, is_move: bool = False) -> list[Entry]:
+        """The next entries to hand out, at most max_n. A suspect comes alone, unless nobody is going to run it."""
         taken: list[Entry] = []
         head = self.head
         while head:
@@ -290,11 +308,12 @@ class Queue:
                 heapq.heappop(head)
                 self.gone_ready -= 1
                 continue
-            if entry.is_suspect and taken:
+            is_alone = entry.is_suspect and not is_move
+            if is_alone and taken:
                 return taken
             heapq.heappop(head)
             taken.append(entry)
-            if entry.is_suspect or len(taken) == max_n:
+            if is_alone or len(taken) == max_n:
                 return taken
         name = self.name
         for lane in self.order:

@@ -14,7 +14,7 @@ from manyhands.lifecycle.refusal import Refused, check_wait
 from manyhands.lifecycle.sessions import Session
 from manyhands.lifecycle.state import State
 from manyhands.lifecycle.waiting import WaitingJoin
-from manyhands.model import Settlement
+from manyhands.model import SettleKind, Settlement
 
 
 def settle(state: State, session: Session, request: Settle, now: Now) -> None:
@@ -33,7 +33,8 @@ def settle(state: State, session: Session, request: Settle, now: Now) -> None:
         if settlement.kind or (result is not None and (settlement.calls or len(result) > limit)):
             try:
                 check_settlement(state, settlement)
-                if settlement.calls and (held := session.leases.get(settlement.token)) is not None:
+                is_for_packs = settlement.calls or settlement.kind == SettleKind.MOVED
+                if is_for_packs and (held := session.leases.get(settlement.token)) is not None:
                     packs.check(held, settlement)
             except Refused:
                 state.mark(session, "", seq, request.floor, is_applied=False)

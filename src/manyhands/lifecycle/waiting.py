@@ -35,6 +35,7 @@ class WaitingLease(Waiting, eq=False):
     begin_n: int
     others: tuple[Queue, ...] = ()
     """It stands in the lines of these too."""
+    is_move: bool = False
     is_last_call: bool = False
     """Its time is over; it only waits for the answers to recalls before it is told that there is nothing."""
 

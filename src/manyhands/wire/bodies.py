@@ -12,6 +12,7 @@ from msgspec.structs import force_setattr, replace
 
 from manyhands.errors import ProtocolError
 from manyhands.events import (
+    Bury,
     Collected,
     Create,
     DeadLetters,
@@ -65,7 +66,7 @@ def _invoke_holders(event: Invoke) -> list[_Holder]:
     return [(event.call, "body")]
 
 
-def _dead_holders(event: DeadLetters) -> list[_Holder]:
+def _dead_holders(event: DeadLetters | Bury) -> list[_Holder]:
     return [(letter.message, "body") for letter in event.letters]
 
 
@@ -81,8 +82,9 @@ _HOLDERS: dict[type, Callable[[Any], list[_Holder]]] = {
     Returned: _outcome_holders,
     Peeked: _put_holders,
     DeadLetters: _dead_holders,
+    Bury: _dead_holders,
 }
-_RARE = frozenset({Report, Create, Invoke, Returned, Peeked, DeadLetters})
+_RARE = frozenset({Report, Create, Invoke, Returned, Peeked, DeadLetters, Bury})
 
 
 def any_over(events: Sequence[Any], limit: int) -> bool:

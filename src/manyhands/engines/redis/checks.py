@@ -28,7 +28,7 @@ class About:
     def __init__(self, found: Found, limits: Limits) -> None:
         self.found = found
         self.limits = limits
-        self.features = Features(survives_restart=found.survives_restart)
+        self.features = Features(survives_restart=found.survives_restart, moves=True)
 
 
 def examine(info: Mapping[str, str], config: Mapping[str, str], text: str) -> Found:

@@ -62,6 +62,8 @@ def checked(request: Request, limits: Limits) -> Request | None:
         if request.settlement is not None:
             _check_settlement(request.settlement, limits)
         return msgspec.structs.replace(request, reason=readable(request.reason, REASON_CHARS))
+    elif isinstance(request, events.Bury):
+        return _checked_bury(request, limits)
     elif isinstance(request, events.Report):
         _check_size(request.result, limits, "result")
     elif isinstance(request, events.Progress):
@@ -132,6 +134,17 @@ def _check_message(message: Message) -> None:
         raise Refused("usage", f"a pack has up to {MAX_CALLS:,} calls, which are no items; not {options.calls!r:.40}")
     if options.part != -1:
         raise Refused("usage", "only the engine makes a message of one call of a pack; put the call with an id of its own")
+
+
+def _checked_bury(request: events.Bury, limits: Limits) -> events.Bury:
+    for letter in request.letters:
+        _check_name(letter.queue)
+        _check_size(letter.message.body, limits, "body")
+        _check_message(letter.message)
+        if not math.isfinite(letter.died_at) or letter.died_at <= 0:
+            raise Refused("usage", f"died_at {letter.died_at!r} is not a time")
+    said = [msgspec.structs.replace(one, reason=readable(one.reason, REASON_CHARS)) for one in request.letters]
+    return events.Bury(request.rid, said)
 
 
 def _checked_settle(request: events.Settle, limits: Limits) -> events.Settle:

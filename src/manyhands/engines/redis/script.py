@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from manyhands.events import Put, Reply, Report, ReportDead, Request, Settle
+from manyhands.events import Bury, Put, Reply, Report, ReportDead, Request, Settle
 from manyhands.model import Limits, Message, Settlement
 
 # Later files use what earlier ones define; run.lua is what happens.
@@ -126,6 +126,13 @@ def request(one: Request, session: str, gen: int) -> list[bytes]:
         if results:
             settle = (7, one.rid, one.seq, one.floor, _numbered(one.settlements))
             return [_encode((len(results), session, gen, settle)), *results]
+    if kind is Bury:
+        assert isinstance(one, Bury)
+        letters = [(each.queue, each.died_at, each.reason, each.history) for each in one.letters]
+        return [
+            _encode((len(letters), session, gen, (39, one.rid, letters))),
+            *[_encode(letter.message) for letter in one.letters],
+        ]
     if kind is Report:
         assert isinstance(one, Report)
         report = (33, one.rid, one.seq, one.floor, one.token, one.calls)

@@ -30,7 +30,7 @@ from manyhands.engines.redis.listener import Listener
 from manyhands.engines.redis.port import RedisPort
 from manyhands.engines.redis.reach import Reach
 from manyhands.errors import ManyhandsError, SessionTaken
-from manyhands.events import Attached, Closing, Failed, Put, Reply, Request
+from manyhands.events import Attached, Bury, Closing, Failed, Put, Reply, Request
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ _TURN_S = 0.002
 """Clients sweep one after another, so that a timer that is due is not run into by all of them at once."""
 _SLACK_S = 0.0005
 _SPECIAL = (Attaching, Detaching, Stopping, Broken, News)
+_ADD = (Put, Bury)  # what is refused while memory is short
 
 
 class Writer:
@@ -168,11 +169,11 @@ class Writer:
             answer = self._call(args, is_relief=is_relief)
         except MemoryShort as short:
             _log.warning("Redis has no memory left: %s", short)
-            puts = [(port, request) for port, request in sent if type(request) is Put]
+            puts = [(port, request) for port, request in sent if type(request) in _ADD]
             self._fail(
                 puts, "engine_unavailable", f"the Redis at {self._text} has no memory left ({short}); nothing was put"
             )
-            others = [(port, request) for port, request in sent if type(request) is not Put]
+            others = [(port, request) for port, request in sent if type(request) not in _ADD]
             if others:
                 encoded = [script.request(request, port.session, port.gen) for port, request in others]
                 self._step([arg for one in encoded for arg in one], others, is_relief=True)

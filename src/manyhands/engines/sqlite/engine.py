@@ -67,7 +67,7 @@ class SqliteEngine:
 
     @property
     def features(self) -> Features:
-        return Features(survives_restart=True)
+        return Features(survives_restart=True, moves=True)
 
     @property
     def limits(self) -> Limits:

@@ -20,6 +20,7 @@ from manyhands.testing.contract.counting import CountingPromises
 from manyhands.testing.contract.fencing import FencingPromises
 from manyhands.testing.contract.hygiene import HygienePromises
 from manyhands.testing.contract.leases import LeasePromises
+from manyhands.testing.contract.moving import MovePromises
 from manyhands.testing.contract.order import OrderPromises
 from manyhands.testing.contract.packs import PackPromises
 from manyhands.testing.contract.parents import ParentPromises
@@ -49,6 +50,7 @@ class EngineContract(
     CancellingPromises,
     ParkingPromises,
     AccountingPromises,
+    MovePromises,
     StoppingPromises,
     WaitingPromises,
     AdminPromises,

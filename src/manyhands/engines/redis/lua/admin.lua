@@ -140,3 +140,33 @@ mh.on[25] = function(s, r)
   end
   mh.count(s, r[2], #letters)
 end
+
+-- Bury: {39, rid, {{queue, died_at, reason, history}, …}} and the letters' messages.
+mh.on[39] = function(s, r, blobs)
+  local here, new_n = {}, 0
+  for i, letter in ipairs(r[3]) do
+    local q = mh.queue(letter[1])
+    local ids = here[q.name]
+    if not ids then
+      ids = {}
+      here[q.name] = ids
+      for _, n in ipairs(call('ZRANGE', q.key .. ':x', 0, -1)) do ids[mh.entry(q, n)[1]] = true end
+    end
+    local e = mh.fresh(blobs[i])
+    if not ids[e[1]] then
+      ids[e[1]], new_n = true, new_n + 1
+      local n, history = fmt('%d', mh.next('n')), letter[4]
+      call('HSET', q.key .. ':m', n, blobs[i], n .. 'r', letter[3])
+      if #history > 0 then call('HSET', q.key .. ':m', n .. 'h', pack(history)) end
+      mh.note_entry(q, n, e)
+      call('ZADD', q.key .. ':x', letter[2], n)
+      mh.change(q, 'died', mh.calls_in(e))
+      if e[5] then call('HSET', P .. ':known', e[1], 0) end
+      if e[2] > 0 then
+        local is_lost = #history > 0 and history[#history][5] == 'lost'
+        call('HSET', P .. ':buried', e[1], pack({is_lost and 'worker_crashed' or 'task', letter[3]}))
+      end
+    end
+  end
+  mh.count(s, r[2], new_n)
+end

@@ -31,8 +31,10 @@ function mh.give_back_alone(q, rec, how)
     return mh.wake(q)
   end
   mh.note_entry(q, n, e)
-  if (how.delay_s or 0) > 0 then
-    mh.push_delayed(q, n, now + how.delay_s)
+  local due_at = (how.delay_s or 0) > 0 and now + how.delay_s or 0
+  if rec[8] then due_at = max(due_at, rec[8]) end  -- it was leased to be moved, before its time
+  if due_at > now then
+    mh.push_delayed(q, n, due_at)
   else
     mh.push_head(q, n, e[9])
   end
@@ -67,6 +69,21 @@ function mh.finish(q, rec, result)
     mh.store_result(q, e, result, t, 0, 0)
   elseif kind > 0 then
     mh.end_without(q, e, 'unknown_id', 'message ' .. id .. ' was finished without a result', t, 0, 0)
+  end
+end
+
+-- A message is at another engine now: gone from here, and its id may be put here again.
+function mh.leave(q, rec, reason)
+  local n = rec[2]
+  mh.less_unfinished(q, 1)
+  local e = rec[6] and mh.entry(q, n)
+  mh.forget_entry(q, n, e)
+  if not e then return end
+  if e[5] then call('HDEL', P .. ':known', e[1]) end
+  if e[6] > 0 then mh.never('x:' .. n .. ':' .. q.name) end
+  if e[2] > 0 then
+    local text = reason ~= '' and reason or 'message ' .. e[1] .. ' was moved to another engine'
+    mh.end_without(q, e, 'task_moved', text, mh.unknow(q, n, e), 0, 0)
   end
 end
 

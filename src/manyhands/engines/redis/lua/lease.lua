@@ -5,13 +5,14 @@ local AGAIN_S = 0.05  -- a call that runs longer is a long one: what waits behin
 
 local function nothing_more(q) return fmt("queue '%s' was shut down and has nothing more", q.name) end
 
--- The numbers of the next messages to hand out, at most n. A suspect comes alone.
-local function take(q, n)
+-- The numbers of the next messages to hand out, at most n. A suspect comes alone, unless nobody is going to run it.
+local function take(q, n, is_move)
   local popped = call('ZPOPMIN', q.key .. ':r', n)
   local taken, back, is_suspect = {}, {}, false
   for i = 1, #popped, 2 do
     local member = popped[i]
     local suspect = sub(member, -1) == '!'
+    if suspect and is_move then member, suspect = sub(member, 1, -2), false end
     if is_suspect or (suspect and #taken > 0) or #back > 0 then
       back[#back + 1], back[#back + 2] = popped[i + 1], member
     else
@@ -23,14 +24,36 @@ local function take(q, n)
   return taken, is_suspect
 end
 
+-- The numbers of the next messages that are not due yet, soonest first, and when each is; not those that wait for another
+-- attempt.
+local function take_early(q, n)
+  local taken, due, at = {}, {}, 0
+  while #taken < n do
+    local found = call('ZRANGE', q.key .. ':d', at, at + n - #taken - 1, 'WITHSCORES')
+    for i = 1, #found, 2 do
+      local raw = call('HGET', q.key .. ':m', found[i] .. 'e')
+      if raw and unp(raw)[8] > 0 then
+        at = at + 1
+      else
+        taken[#taken + 1], due[#taken + 1] = found[i], tonumber(found[i + 1])
+        call('ZREM', q.key .. ':d', found[i])
+      end
+    end
+    if #found == 0 then break end
+  end
+  return taken, due
+end
+
 -- Lease up to max_n messages to a session; the first begin_n count as begun. The Granted reply's deliveries, and how many.
-local function grant(s, q, max_n, begin_n)
+local function grant(s, q, max_n, begin_n, is_move)
   local out, total, unbegun_n, bytes, at_once = {}, 0, 0, 0, FIRST
+  local due
   while total < max_n and bytes < ENOUGH_BYTES do
     local asked = min(at_once, max_n - total)
     local taken, is_suspect = {}, false
     if total == 0 then taken, is_suspect = mh.take_parked(q, s, asked) end
-    if #taken == 0 then taken, is_suspect = take(q, asked) end
+    if #taken == 0 then taken, is_suspect = take(q, asked, is_move) end
+    if #taken == 0 and is_move and (total == 0 or due) then taken, due = take_early(q, asked) end
     if #taken == 0 then break end
     if is_suspect and total > 0 then
       mh.push_head(q, taken[1], true)
@@ -52,7 +75,7 @@ local function grant(s, q, max_n, begin_n)
       total = total + 1
       local token = mh.next('token')
       leases[2 * i - 1] = fmt('%d', token)
-      leases[2 * i] = pack({q.name, n, is_begun, now, deliveries, raw and true or false, suspect})
+      leases[2 * i] = pack({q.name, n, is_begun, now, deliveries, raw and true or false, suspect, due and due[i]})
       out[total] = '\147' .. pack(token, deliveries) .. mh.blob(q, blob)
       bytes = bytes + #blob
     end
@@ -69,8 +92,8 @@ local function grant(s, q, max_n, begin_n)
 end
 
 -- Answer a lease with what there is; false: there was nothing.
-local function give(s, q, rid, max_n, begin_n, is_named)
-  local deliveries, n = grant(s, q, max_n, begin_n)
+local function give(s, q, rid, max_n, begin_n, is_named, is_move)
+  local deliveries, n = grant(s, q, max_n, begin_n, is_move)
   if not deliveries then return false end
   if s.watched == 0 then mh.watch(s) end
   if q.putting > 0 then mh.wake(q) end
@@ -108,7 +131,7 @@ function mh.serve(q)
     local waiting_n = q.waiting
     local s, rec = mh.first_of(q, 'w')
     if not s then break end
-    local n = give(s, q, rec[3], min(rec[5], ceil(ready / waiting_n)), rec[6], #rec[8] > 0)
+    local n = give(s, q, rec[3], min(rec[5], ceil(ready / waiting_n)), rec[6], #rec[8] > 0, rec[9])
     if not n then break end
     mh.unpark(s, rec)
     -- What was given while it waited is heard of only now: its silence counts from here.
@@ -136,19 +159,19 @@ function mh.serve(q)
   end
 end
 
--- Lease: {3, rid, queue, max_n, begin_n, wait_s, also}
+-- Lease: {3, rid, queue, max_n, begin_n, wait_s, also, is_move}
 mh.on[3] = function(s, r)
   local rid, max_n, begin_n, wait_s = r[2], r[4], r[5], r[6]
   local names, seen = {}, {[r[3]] = true}
   for _, name in ipairs(r[7]) do
     if not seen[name] then seen[name], names[#names + 1] = true, name end
   end
-  local rec = {'L', r[3], rid, '', max_n, begin_n, false, names}
+  local rec = {'L', r[3], rid, '', max_n, begin_n, false, names, r[8]}
   local all_over, is_held = true, false
   for _, q in ipairs(mh.queues_of(rec)) do
     mh.promote_due(q)
     if q.waiting > 0 then mh.serve(q) end
-    if (q.waiting == 0 or mh.is_for(q, s)) and give(s, q, rid, max_n, begin_n, #r[7] > 0) then return end
+    if (q.waiting == 0 or mh.is_for(q, s)) and give(s, q, rid, max_n, begin_n, #r[7] > 0, r[8]) then return end
     all_over = all_over and is_over(q)
     is_held = is_held or q.unbegun > 0 or q.children > 0
   end

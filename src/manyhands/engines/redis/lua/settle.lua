@@ -1,5 +1,5 @@
 -- Ending deliveries, and the count of what is unfinished.
-local ACK, NACK, REJECT, PARK = 0, 1, 2, 4
+local ACK, NACK, REJECT, PARK, MOVED = 0, 1, 2, 4, 5
 
 -- End a delivery of a message that is no pack, in any of the ways. It is out of its lease already.
 function mh.settle_alone(s, q, rec, one, result)
@@ -15,6 +15,8 @@ function mh.settle_alone(s, q, rec, one, result)
     e[8] = rec[5]
     mh.add_history(q, rec[2], {rec[5], s.name, rec[4], now, 'reject', one[5]})
     mh.bury(q, rec[2], e, one[5] ~= '' and one[5] or 'rejected', 'task', result)
+  elseif kind == MOVED then
+    mh.leave(q, rec, one[5])
   elseif kind == PARK then
     mh.withdraw_offer(s, one[5])
     mh.park_message(q, rec, mh.entry(q, rec[2]), one[5])
@@ -34,14 +36,17 @@ mh.on[7] = function(s, r, bodies)
   end
   local settlements, lost = r[5], {}
   for _, one in ipairs(settlements) do
-    if one[7] > 0 then
+    if one[7] > 0 or one[2] == MOVED then
       local raw = call('HGET', s.key .. ':t', fmt('%d', one[1]))
       local rec = raw and unp(raw)
-      if rec then
-        local first, last = mh.left(mh.entry(mh.queue(rec[1]), rec[2]))
-        if one[7] > last - first then
+      local e = rec and (one[7] > 0 or rec[6]) and mh.entry(mh.queue(rec[1]), rec[2])
+      if e then
+        local first, last = mh.left(e)
+        local text = one[7] > last - first and fmt('%d calls cannot be settled: %d are left', one[7], last - first)
+          or one[2] == MOVED and e[11] > 1 and 'a message of several calls can only be taken apart by this engine'
+        if text then
           mh.note(s, '', seq, floor_, false)
-          return mh.fail(s, rid, 'usage', fmt('%d calls cannot be settled: %d are left', one[7], last - first))
+          return mh.fail(s, rid, 'usage', text)
         end
       end
     end
