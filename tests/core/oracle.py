@@ -85,6 +85,10 @@ class Oracle:
         if is_task_done:
             self.unfinished[m.queue] = max(0, self.unfinished[m.queue] - 1)
 
+    def leave(self, m: Known) -> None:
+        m.place = "gone"
+        self.unfinished[m.queue] = max(0, self.unfinished[m.queue] - 1)
+
     def bury(self, m: Known) -> None:
         m.place = "dead"
         self.unfinished[m.queue] = max(0, self.unfinished[m.queue] - 1)

@@ -213,6 +213,8 @@ class Machine(RuleBasedStateMachine):
             self.oracle.give_back(m, is_charged=True, is_suspect=False, due_at=due_at)
         elif kind == SettleKind.REJECT:
             self.oracle.bury(m)
+        elif kind == SettleKind.MOVED:
+            self.oracle.leave(m)
         else:
             self.oracle.give_back(m, is_charged=False, is_suspect=m.is_suspect)
 
@@ -324,7 +326,8 @@ class Machine(RuleBasedStateMachine):
             assert self.oracle.at(queue, "ready", "delayed", "leased") == []
             stats = self.driver.stats(queue)
             assert (stats.ready, stats.delayed, stats.leased) == (0, 0, 0)
-            assert stats.done_total + stats.dead_total == stats.put_total
+            moved_n = len(self.oracle.at(queue, "gone"))
+            assert stats.done_total + stats.dead_total + moved_n == stats.put_total
 
 
 TestCoreAgainstTheOracle = Machine.TestCase

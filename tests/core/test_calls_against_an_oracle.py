@@ -149,7 +149,8 @@ class Machine(RuleBasedStateMachine):
         result = b"r" if has_result else None
         settlement = Settlement(token, kind, reason=NEED, result=result, calls=n)
         reply = self.driver.ask(held.child, Settle(self.driver.rid(), seq, seq, [settlement]))
-        if (n and (kind or has_result)) and n > len(held.calls):
+        is_moved_pack = kind is SettleKind.MOVED and held.is_pack
+        if is_moved_pack or ((n and (kind or has_result)) and n > len(held.calls)):
             assert isinstance(reply, Failed)
             return
         assert reply == Settled(reply.rid)
