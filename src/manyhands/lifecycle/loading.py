@@ -93,6 +93,8 @@ def _place(state: State, stored: StoredMessage, now: Now) -> None:
         entry.leased_at = now.wall
         _session(state, stored.session, now).leases[stored.token] = entry
         queue.leased += 1
+        if message.due_at > now.wall:
+            entry.the_past().due_at = message.due_at
         if message.options is not None and message.options.expires_at:
             watch_expiry(state, entry, message.options.expires_at)
         return

@@ -105,8 +105,10 @@ def give_back(
         drop(state, queue, [entry], "dropped: it expired while it was with a consumer that did not finish it", now)
         return
     due_at = now.wall + delay_s if delay_s > 0 else 0.0
-    if message.due_at > now.wall and message.due_at > entry.leased_at:
-        due_at = max(due_at, message.due_at)  # it was leased before its time, to be moved
+    if entry.past is not None and entry.past.due_at:  # it was leased before its time, to be moved
+        if entry.past.due_at > now.wall:
+            due_at = max(due_at, entry.past.due_at)
+        entry.past.due_at = 0.0
     if due_at:
         hold_until_due(state, queue, entry, due_at)
     else:

@@ -52,6 +52,8 @@ class Past(msgspec.Struct):
     reason: str = ""
     need: str = ""
     """Of a parked one: what it waits for."""
+    due_at: float = 0.0
+    """Above 0: it was leased before this time (UTC seconds), to be moved, and waits for it again when it comes back."""
     first: int = 0
     end: int = 0
     """Above 0: of a leased pack, the calls [first, end) that are left to its lease (packs.py)."""
@@ -264,6 +266,7 @@ class Queue:
             elif entry.deliveries:
                 tried.append(first)
             else:
+                entry.the_past().due_at = first[0]
                 taken.append(entry)
         for one in tried:
             heapq.heappush(delayed, one)
