@@ -138,27 +138,26 @@ class Line:
 
     def wait(self) -> None:
         """Wait for replies, at most about LOOK_S; only while `is_reading`. Without a connection one is made first."""
-        if self.replies:
-            return
         sock = self._sock
         if sock is None:
             self.restore()
             return
-        try:
-            view = self.wire.get_buffer()
-            n = sock.recv_into(view)
-        except (BlockingIOError, InterruptedError, TimeoutError):
-            self.tick()
-            return
-        except OSError as error:
+        while not self.replies and sock is self._sock:  # a large body comes in pieces
+            try:
+                view = self.wire.get_buffer()
+                n = sock.recv_into(view)
+            except (BlockingIOError, InterruptedError, TimeoutError):
+                self.tick()
+                return
+            except OSError as error:
+                with self.lock:
+                    if sock is self._sock:
+                        self._lose(error)
+                return
+            del view  # a body's memory cannot become its bytes while somebody looks at it
             with self.lock:
                 if sock is self._sock:
-                    self._lose(error)
-            return
-        del view  # a body's memory cannot become its bytes while somebody looks at it
-        with self.lock:
-            if sock is self._sock:
-                self._take(n)
+                    self._take(n)
 
     def look(self) -> None:
         """Take what has come, without waiting; while the runner does not read. The lock is held."""
