@@ -3,6 +3,7 @@
 python -m benchmarks                 all rows, 3 turns each; writes docs/benchmarks.md and its charts
 python -m benchmarks --quick         all peers with a tenth of the work, once: a first look
 python -m benchmarks rate latency    only these
+python -m benchmarks engines         the stores that others run: Valkey, beside Celery and the others there
 python -m benchmarks calls --peers manyhands,process_pool --runs 3 --no-save
 python -m benchmarks backlog --backlog 10000000
 """
@@ -21,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import backlog, page, real_jobs, side_by_side
+from benchmarks import backlog, engines, page, real_jobs, side_by_side
 from benchmarks.charts import number
 from benchmarks.measure import Row, machine
 from benchmarks.peers.catalog import BY_NAME
@@ -50,6 +51,7 @@ def main() -> None:
     runs, scale = (1, 0.1) if args.quick else (args.runs, 1.0)
     sized: dict[str, Callable[[Note], list[Row]]] = {
         "calls": lambda note: side_by_side.calls(runs, note, scale, peers),
+        "engines": lambda note: engines.at_stores(runs, note, scale),
         "workers": lambda note: side_by_side.growing(runs, note, scale),
         "backlog": lambda note: backlog.ten_million(runs, note, min(args.backlog, 10_000) if args.quick else args.backlog),
         "grid": lambda note: real_jobs.grid(runs, note, int(200 * scale)),

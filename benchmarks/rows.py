@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import backlog, durable_floor, hostile, real_jobs, side_by_side, stock_clients
+from benchmarks import backlog, durable_floor, engines, hostile, real_jobs, side_by_side, stock_clients
 from benchmarks.measure import OURS, PROGRAMS, STOCK, Row, answer, end, free_port, in_turn, median, programs_for, start
 
 Note = Callable[[str], None]
@@ -202,6 +202,7 @@ def under_attack(runs: int, note: Note) -> list[Row]:
 
 ROWS: dict[str, Callable[[int, Note], list[Row]]] = {
     "calls": side_by_side.calls,
+    "engines": engines.at_stores,
     "workers": side_by_side.growing,
     "grid": real_jobs.grid,
     "backlog": backlog.ten_million,

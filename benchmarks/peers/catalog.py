@@ -109,3 +109,5 @@ CATALOG = [
     Entry("flexiq", "FlexiQ", {"submit": 1_000, "calls": 50, "megabytes": 10}, ("flexiq==2.1.0",)),
 ]
 BY_NAME = {entry.name: entry for entry in CATALOG}
+OURS_REDIS = Entry("manyhands_redis", "manyhands at a Redis", {"submit": 30_000}, needs_broker=True)
+"""Beside those who need one, at one and the same (engines.py)."""

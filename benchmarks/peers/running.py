@@ -30,8 +30,13 @@ def plan_for(entry: Entry, *, workers: int, scale: float) -> dict[str, Any]:
     return {"workers": workers, **plan, **entry.extras}
 
 
-def run(entry: Entry, plan: dict[str, Any], timeout_s: float = 180.0) -> dict[str, Any]:
+def run(
+    entry: Entry, plan: dict[str, Any], timeout_s: float = 180.0, *, broker_at: dict[str, str] | None = None
+) -> dict[str, Any]:
     """What its program printed.
+
+    Args:
+        broker_at: the variables of a broker that runs already; None: it gets one of its own, if it needs one.
 
     Raises:
         NotInstalled: it is not to be had here.
@@ -47,7 +52,9 @@ def run(entry: Entry, plan: dict[str, Any], timeout_s: float = 180.0) -> dict[st
             "PYTHONDONTWRITEBYTECODE": "1",
             "PEER_FOLDER": folder,
         }
-        if entry.needs_broker:
+        if broker_at is not None:
+            environ |= broker_at
+        elif entry.needs_broker:
             environ |= stack.enter_context(broker.valkey())
         plan = {**plan, "started_at": time.time()}
         process = subprocess.Popen(
