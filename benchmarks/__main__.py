@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import backlog, engines, page, real_jobs, side_by_side
+from benchmarks import backlog, engine_page, engines, page, real_jobs, side_by_side
 from benchmarks.charts import number
 from benchmarks.measure import Row, machine
 from benchmarks.peers.catalog import BY_NAME
@@ -108,6 +108,7 @@ def save(rows: list[Row], where: dict[str, Any], *, is_full: bool) -> Path:
     (RESULTS / "README.md").write_text(summary(rows, today))
     if is_full:
         page.write(run)
+    engine_page.write()
     return path
 
 

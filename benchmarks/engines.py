@@ -19,6 +19,7 @@ Note = Callable[[str], None]
 PEERS = ("celery", "dramatiq", "rq", "huey", "taskiq", "saq")
 SUBMIT = "submit → result, one Valkey"
 WAKE = "wake-up of a parked worker, Valkey, p50"
+NAMES = frozenset({SUBMIT, WAKE})
 WAKES = 400
 
 

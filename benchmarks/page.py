@@ -86,7 +86,7 @@ def render(run: dict[str, Any]) -> dict[str, str]:
     crowded = [row for row in rows if row.name in HEADS]
     if crowded:
         body += ["## Everybody\n", *_everybody(crowded)]
-    body += ["## More rows\n", *_table([row for row in rows if row not in crowded])]
+    body += ["## More rows\n", *table_of([row for row in rows if row not in crowded])]
     body += _details(rows)
     files["benchmarks.md"] = "\n".join(body).rstrip() + "\n"
     return files
@@ -140,9 +140,9 @@ def _everybody(rows: list[Row]) -> list[str]:
     figures = [[name, *(_figure(_of(row, name)) for row in rows)] for name in names]
     ratios = [[name, *(_figure(row.ratio(name) if name in row.others else 0.0) for row in rows)] for name in names[1:]]
     return [
-        *_lines([head, *figures, ["*aim*", *(row.aim for row in rows)]]),
+        *lines_of([head, *figures, ["*aim*", *(row.aim for row in rows)]]),
         "How many times better manyhands is; below 1 it is worse:\n",
-        *_lines([head, *ratios]),
+        *lines_of([head, *ratios]),
     ]
 
 
@@ -155,15 +155,15 @@ def _figure(value: float) -> str:
     return charts.number(value) if value else "–"
 
 
-def _lines(cells: list[list[str]]) -> list[str]:
+def lines_of(cells: list[list[str]]) -> list[str]:
     first, *others = [f"| {' | '.join(each)} |" for each in cells]
     return [first, "|---" * len(cells[0]) + "|", *others, ""]
 
 
-def _table(rows: list[Row]) -> list[str]:
+def table_of(rows: list[Row]) -> list[str]:
     head = ["What", "manyhands", "Peers, same run (× better)", "Aim"]
     cells = [[row.name, f"{charts.number(row.ours)} {row.unit}", "<br>".join(beside(row)), row.aim] for row in rows]
-    return _lines([head, *cells])
+    return lines_of([head, *cells])
 
 
 def _details(rows: list[Row]) -> list[str]:
@@ -175,10 +175,10 @@ def _details(rows: list[Row]) -> list[str]:
         for name, cpu in detail["cpu_us"].items()
     ]
     body = ["## Where the processor time goes\n", "Microseconds for a submitted no-op, in all processes of a kind.\n"]
-    body += _lines([["", ""], *spent])
+    body += lines_of([["", ""], *spent])
     body += [
         "## How each is set up\n",
-        *_lines([["", ""], *([name, said] for name, said in detail["configuration"].items())]),
+        *lines_of([["", ""], *([name, said] for name, said in detail["configuration"].items())]),
     ]
     body += ["What each environment held, to the last version, is in the dated results.", ""]
     if detail["absent"]:

@@ -30,7 +30,8 @@ def worker(url: str, key: str, n: int) -> None:
 def main(url: str, key: str, n: int) -> None:
     with (
         subprocess.Popen(
-            [sys.executable, __file__, "worker", url, key, str(n)], stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__, "worker", url, key, str(n)],
+            stdout=subprocess.PIPE,
         ) as process,
         mh.connect(url, authkey=key) as client,
     ):
