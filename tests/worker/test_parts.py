@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from manyhands.errors import AddressInUse, UnsupportedFeature, UsageError
-from manyhands.worker import limits, reloading
+from manyhands.worker import limits, reloading, windows
 from manyhands.worker.health import STALE_HEARTBEATS, Health, HealthServer, parse_where
 from manyhands.worker.starting import words
 from worker.chores import fetch
@@ -39,9 +41,27 @@ def test_the_memory_of_a_process_is_known_while_it_lives() -> None:
     assert of(2**22 + 1) == 0
 
 
+def test_windows_is_asked_for_a_processs_working_set_and_every_handle_is_closed() -> None:
+    closed: list[int] = []
+
+    def fill(handle: int, counters: Any, size: int) -> int:
+        told = counters._obj
+        assert size == ctypes.sizeof(told) == told.cb == 8 + 8 * ctypes.sizeof(ctypes.c_size_t)
+        told.working_set_size = 5 * 2**20
+        return handle != 13
+
+    def handle_of(access: int, inherit: bool, pid: int) -> int | None:
+        assert (access, inherit) == (0x1000, False)
+        return pid or None
+
+    of = windows.memory_meter_of(windows.KernelCalls(handle_of, fill, lambda handle: closed.append(handle) or 1))
+    assert [of(pid) for pid in (12, 13, 0)] == [5 * 2**20, 0, 0]
+    assert closed == [12, 13]
+
+
 def test_a_platform_that_does_not_tell_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_STATM", Path("/no/such/file"))
-    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "name", "nt")
     with pytest.raises(UnsupportedFeature, match="--max-tasks-per-child"):
         limits.memory_meter()
 
@@ -63,6 +83,8 @@ def health(**changes: object) -> Health:
         (health(ready=0), 503, "no child is ready yet"),
         (health(ready=0, failure="x"), 503, "no child can work"),
         (health(ready=1), 200, "ok"),
+        (health(silent_s=20.0), 200, "ok"),
+        (health(silent_s=20.1), 503, "a child that waits for work has heard nothing from the server for 20 s"),
     ],
 )
 def test_a_worker_is_healthy_while_the_server_answers_and_somebody_can_work(state: Health, status: int, says: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,12 +36,17 @@ def memory_meter() -> Callable[[int], int]:
     """
     if _STATM.exists():
         return _of_proc
-    if sys.platform != "win32":
+    if os.name != "nt":
         return _of_ps
-    raise UnsupportedFeature(
-        "A memory limit needs Linux, macOS or BSD, where a process may ask for another's memory; leave --max-memory "
-        "(max_memory_bytes) out on Windows, or use --max-tasks-per-child."
-    )
+    try:
+        from manyhands.worker.windows import kernel_calls, memory_meter_of  # ctypes is for Windows only
+
+        return memory_meter_of(kernel_calls())
+    except (ImportError, AttributeError, OSError) as error:  # a Windows without these, or Python without ctypes
+        raise UnsupportedFeature(
+            f"A memory limit needs a system that tells how much memory another process uses; this one does not ({error}): "
+            "leave --max-memory (max_memory_bytes) out, or use --max-tasks-per-child."
+        ) from error
 
 
 def _of_proc(pid: int) -> int:
