@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 
 from manyhands.auth import Keyring
@@ -108,6 +110,12 @@ def negated(array: Array) -> Array:
 def whole(array: Array) -> tuple[bool, int, bytes]:
     array.memory[0] = 7
     return array.memory.readonly, array.address() % 16, bytes(array.memory[:2])
+
+
+def doubled(array: np.ndarray, view: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool, bool]:
+    was_writable, owns = array.flags.writeable, array.flags.owndata
+    array *= 2
+    return array, view, was_writable, owns
 
 
 def returned_list(kept: list[int] = []) -> list[int]:  # noqa: B006 - one list for all calls is the point
@@ -240,6 +248,23 @@ def test_large_memory_comes_back_writable_aligned_and_without_a_copy_of_its_own(
     assert bytes(result.memory[:6]) == bytes([255, 254, 253, 252, 4, 5])
     assert not result.memory.readonly
     assert result.address() % 16 == 0
+
+
+def test_arrays_of_numpy_travel_beside_the_pickle_and_arrive_writable_without_a_copy_more() -> None:
+    sent = np.arange(200_000, dtype=np.float64).reshape(400, 500)
+    message = make(doubled, (sent, sent[::2].T))
+    size = int.from_bytes(message.body[: bodies.HEAD_SIZE_BYTES], "little")
+    head = msgspec.msgpack.decode(message.body[bodies.HEAD_SIZE_BYTES :][:size], type=bodies.Head)
+    assert head.sizes[1] == sent.nbytes, "beside the pickle"
+    assert head.sizes[0] < 1000 + sent.nbytes, "the view is no memory of its own, and is copied"
+    result = run(message)
+    assert not result.failed
+    first, view, was_writable, owns = result.values[0]
+    assert np.array_equal(first, 2 * sent)
+    assert np.array_equal(view, sent[::2].T)
+    assert (was_writable, owns) == (True, False), "in the message's own memory"
+    assert first.flags.writeable
+    assert not first.flags.owndata, "in the result's own memory"
 
 
 def test_memory_that_somebody_else_has_too_is_copied_before_it_is_written() -> None:
