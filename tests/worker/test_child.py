@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import manyhands as mh
 from manyhands.calls.bodies import to_setup
 from manyhands.errors import PayloadNotEncodable
 from manyhands.events import Stats
 from manyhands.model import Message
+from manyhands.testing.proxy import CuttingProxy
+from manyhands.worker.block import Phase
+from manyhands.worker.minding import Look
 from manyhands.worker.settings import DRAIN, READY, Exit
 from worker import jobs
 from worker.conftest import StartChild
@@ -142,6 +147,30 @@ def test_a_child_that_is_told_to_leave_finishes_its_call_and_gives_the_rest_back
         (tmp_path / f"other{n}.go").touch()
     start_child()
     assert len(producer.wait(running)) == 6
+
+
+def test_a_childs_silence_counts_from_when_it_began_to_wait(start_child: StartChild, producer: Producer) -> None:
+    child = start_child()
+    producer.wait(producer.submit(jobs.sleep, (0.3,)))
+    until(lambda: child.block.look().phase is Phase.WAITING, "it waits again")
+    look = Look(child.block.look())
+    now = time.monotonic()
+    assert now - 0.25 < look.seen.heard_mono <= now, "and has not been silent for as long as its call took"
+    assert look.silent_s(look.seen.heard_mono + 7.0) == pytest.approx(7.0)
+    producer.submit(jobs.sleep, (5.0,))
+    until(lambda: child.block.look().phase is Phase.RUNNING, "it runs")
+    assert Look(child.block.look()).silent_s(now + 7.0) == 0.0, "who works asks for nothing"
+
+
+def test_a_child_that_no_longer_hears_its_server_is_silent(start_child: StartChild, server: mh.Server) -> None:
+    with CuttingProxy(server.address) as proxy:
+        child = start_child(proxy.url)
+        until(lambda: child.block.look().phase is Phase.WAITING, "it waits")
+        proxy.is_refusing = True
+        proxy.drop_all()
+        heard = child.block.look().heard_mono
+        until(lambda: Look(child.block.look()).silent_s(time.monotonic()) > 1.0, "its silence grows")
+        assert child.block.look().heard_mono <= heard
 
 
 def test_a_child_retires_after_its_number_of_calls(start_child: StartChild, producer: Producer) -> None:

@@ -102,7 +102,7 @@ class Glimpse(NamedTuple):
     deadline_mono: float
     """When its hard limit ends; 0.0: it has none."""
     heard_mono: float
-    """When the engine's last answer arrived; 0.0: none has yet."""
+    """When the engine's last answer arrived, or it began to wait for one; 0.0: it has never been reached."""
     n_run: int
     """How many calls it has finished in its life, as of the last settlement."""
 

@@ -61,6 +61,8 @@ class ChildInfo(NamedTuple):
     """Whether it runs a call."""
     n_run: int
     """How many calls it has finished."""
+    silent_s: float = 0.0
+    """For how long it has waited for work and heard nothing from the engine."""
 
 
 class Crew:
@@ -216,11 +218,12 @@ class Crew:
     def children(self) -> list[ChildInfo]:
         """The children that there are now."""
         found = []
+        now = time.monotonic()
         for number, pid, look in self._members.census():
             child = self._supervisor.children.get(number)
             state = child.state if child is not None else State.KILLED
             session = child.session if child is not None else ""
-            found.append(ChildInfo(pid, session, state.name.lower(), look.is_busy, look.seen.n_run))
+            found.append(ChildInfo(pid, session, state.name.lower(), look.is_busy, look.seen.n_run, look.silent_s(now)))
         return found
 
     @property

@@ -1,6 +1,6 @@
 """`/healthz`: whether this worker can work, for those who restart what cannot.
 
-    GET /healthz -> 200 {"status": "ok", …}      the server answered a moment ago, and there are children to work
+    GET /healthz -> 200 {"status": "ok", …}      the server answered a moment ago, also to each child that waits for work
                     503 {"status": "…", "why": "…"}
 
 Off until an address is given. It says nothing that a stranger may not know: no queue names, no keys, no addresses.
@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from manyhands.errors import AddressInUse, UsageError
+from manyhands.model import HEARTBEAT_S
 
 STALE_HEARTBEATS = 3
 """The server counts as silent after so many heartbeats without an answer."""
@@ -39,6 +40,8 @@ class Health(msgspec.Struct, frozen=True):
     is_draining: bool = False
     failure: str = ""
     """Why children cannot work."""
+    silent_s: float = 0.0
+    """For how long a child has waited for work and heard nothing from the server; of several the longest."""
 
     @property
     def trouble(self) -> str:
@@ -48,6 +51,9 @@ class Health(msgspec.Struct, frozen=True):
             return "the server has not been reached yet"
         if silent_s > STALE_HEARTBEATS * self.heartbeat_s:
             return f"nothing was heard from the server for {silent_s:.0f} s"
+        # A child that waits sends a heartbeat when it has heard nothing for one, so its silence is up to two older.
+        if self.silent_s > (STALE_HEARTBEATS + 1) * max(self.heartbeat_s, HEARTBEAT_S):
+            return f"a child that waits for work has heard nothing from the server for {self.silent_s:.0f} s"
         if not self.ready and not self.is_draining:
             return "no child can work" if self.failure else "no child is ready yet"
         return ""

@@ -51,6 +51,11 @@ class Look(msgspec.Struct, frozen=True):
         """Whether it runs a call."""
         return self.seen.phase is Phase.RUNNING
 
+    def silent_s(self, now: float) -> float:
+        """For how long it has waited for work and heard nothing from the engine, which answers each of its heartbeats; 0.0
+        while it does something else."""
+        return max(0.0, now - self.seen.heard_mono) if self.seen.phase is Phase.WAITING else 0.0
+
     @property
     def running(self) -> tuple[Held, int] | None:
         """The message whose call runs, and which call of it; None: none does."""

@@ -348,6 +348,7 @@ class Worker:
             busy=sum(child.is_busy for child in children),
             is_draining=self._is_draining,
             failure=hands.failure,
+            silent_s=max((child.silent_s for child in children if child.state == "ready"), default=0.0),
         )
 
 

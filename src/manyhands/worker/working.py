@@ -144,10 +144,12 @@ class Child:
         line = self._line
         with line.lock:
             requests = self._take_ended()
-            if not self._lease_rid and not self._is_leaving and self._left > 0 and time.monotonic() >= self._ask_at:
+            if not self._lease_rid and not self._is_leaving and self._left > 0 and (now := time.monotonic()) >= self._ask_at:
                 n = min(self._pace.ask(), self._left) if not self._takes_one else 1
                 self._lease_rid = line.rid()
                 requests.append(Lease(self._lease_rid, self._queues[0], n, 1, also=self._queues[1:]))
+                if line.is_up:
+                    self._block.heard(now)  # its silence counts from here: it may come from a long call
             elif self._is_leaving and self._lease_rid:
                 requests.append(Withdraw(self._lease_rid))
             line.is_reading = True
