@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.measure import PROGRAMS, Row, answer, median, start
-from benchmarks.peers import broker
-from benchmarks.peers.catalog import BY_NAME, OURS_REDIS, Entry
+from benchmarks.peers import broker, jetstream
+from benchmarks.peers.catalog import BY_NAME, OURS_NATS, OURS_REDIS, Entry
 from benchmarks.peers.environments import NotInstalled
 from benchmarks.peers.running import PeerFailed, plan_for, run
 
@@ -19,17 +19,22 @@ Note = Callable[[str], None]
 PEERS = ("celery", "dramatiq", "rq", "huey", "taskiq", "saq")
 SUBMIT = "submit → result, one Valkey"
 WAKE = "wake-up of a parked worker, Valkey, p50"
-NAMES = frozenset({SUBMIT, WAKE})
+PACKED = {1: "packed calls, NATS, one replica", 3: "packed calls, NATS, three replicas"}
+SINGLES = "single messages, NATS, one replica"
+WAKE_NATS = "wake-up of a parked worker, NATS, p50"
+NAMES = frozenset({SUBMIT, WAKE, SINGLES, WAKE_NATS, *PACKED.values()})
 WAKES = 400
 
 
 def at_stores(runs: int, note: Note, scale: float = 1.0) -> list[Row]:
     """All rows of this page; a store that is not to be had here is said and left out."""
-    try:
-        return at_valkey(runs, note, scale)
-    except NotInstalled as error:
-        print(f"no Valkey in this run: {error}", file=sys.stderr)
-        return []
+    rows: list[Row] = []
+    for name, measure in (("Valkey", at_valkey), ("NATS", at_nats)):
+        try:
+            rows += measure(runs, note, scale)
+        except (NotInstalled, PeerFailed) as error:
+            print(f"{name} is not in this run: {error}", file=sys.stderr)
+    return rows
 
 
 def at_valkey(runs: int, note: Note, scale: float) -> list[Row]:
@@ -54,11 +59,46 @@ def at_valkey(runs: int, note: Note, scale: float) -> list[Row]:
             wakes["bare"].append(answer(start(PROGRAMS / "published.py", port, n)))
     rate = {title: median([each["per_s"] for each in got if "per_s" in each]) for title, got in found.items() if got}
     trip = {who: median([each["p50"] for each in got]) * 1e3 for who, got in wakes.items()}
-    detail = {"found": found, "absent": absent, "wakes": wakes}
+    detail = {"found": found, "absent": absent, "wakes": wakes, "store": broker.CONFIGURATION}
     mine = rate.pop(OURS_REDIS.title, 0.0)
     return [
         Row(SUBMIT, "tasks/s", mine, rate, "≥ 15,000/s, 5 × the best", detail=detail),
         Row(WAKE, "ms", trip["ours"], {"redis-py, PUBLISH to a subscriber": trip["bare"]}, "≤ 1 ms", is_less_better=True),
+    ]
+
+
+def at_nats(runs: int, note: Note, scale: float) -> list[Row]:
+    packed: dict[int, list[float]] = {1: [], 3: []}
+    singles: dict[str, list[float]] = {"ours": [], "bare": []}
+    wakes: list[float] = []
+    n = max(100, int(2_000 * scale))
+    for nodes, aim in ((1, 10_000), (3, 5_000)):
+        with jetstream.servers(nodes) as url:
+            for turn in range(runs):
+                note(f"packed calls at {nodes} NATS, {turn + 1} of {runs}")
+                at = f"{url}?replicas={nodes}&space=calls{turn}"
+                plan = {"workers": 2, "submit": 100, "many": max(2 * aim, int(OURS_NATS.plan["many"] * scale))}
+                packed[nodes].append(run(OURS_NATS, plan, broker_at={"NATS_URL": at})["many"]["per_s"])
+                if nodes == 1:
+                    note(f"single messages at NATS, {turn + 1} of {runs}")
+                    one, key = f"{url}?replicas=1&space=one{turn}", secrets.token_hex()
+                    singles["ours"].append(answer(start(PROGRAMS / "singles.py", one, key, n))["per_s"])
+                    singles["bare"].append(answer(start(PROGRAMS / "singles.py", url, "bare", n))["per_s"])
+                    awake = answer(start(PROGRAMS / "sleeper.py", one, key, max(50, int(WAKES * scale))))
+                    wakes.append(awake["p50"] * 1e3)
+    bare = {"nats-py: publish, fetch, ack": median(singles["bare"])}
+    return [
+        Row(
+            PACKED[1],
+            "calls/s",
+            median(packed[1]),
+            {},
+            "≥ 10,000/s",
+            detail={"found": packed, "store": jetstream.CONFIGURATION},
+        ),
+        Row(PACKED[3], "calls/s", median(packed[3]), {}, "≥ 5,000/s"),
+        Row(SINGLES, "messages/s", median(singles["ours"]), bare, "≥ 50 % of the bare loop"),
+        Row(WAKE_NATS, "ms", median(wakes), {}, "≤ 1 ms", is_less_better=True),
     ]
 
 

@@ -18,8 +18,11 @@ import yaml
 
 import nats_server
 import redis_server
+from manyhands.address import parse_address, scheme_of
 from manyhands.cli.app import app
+from manyhands.engines.nats.where import parse as nats_url
 from manyhands.engines.redis.checks import examine, parse_info
+from manyhands.engines.redis.where import parse as redis_url
 from redis_server import RedisServer
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -117,8 +120,9 @@ def test_our_command_line_takes_it(program: Program) -> None:
     command: Any = typer.main.get_command(app)
     name, *rest = program.words
     context = command.commands[name].make_context(name, rest)  # reads and checks, and runs nothing
-    url = context.params.get("url")
-    assert url is None or url.partition("://")[0] in ("tcp", "redis", "nats")
+    for each in [context.params.get("url"), context.params.get("store")]:
+        if each:
+            {"redis": redis_url, "nats": nats_url, "tcp": parse_address, "sqlite": scheme_of}[scheme_of(each)](each)
     assert program.option("--authkey") == f"@{program.key_folder}"
 
 

@@ -111,3 +111,4 @@ CATALOG = [
 BY_NAME = {entry.name: entry for entry in CATALOG}
 OURS_REDIS = Entry("manyhands_redis", "manyhands at a Redis", {"submit": 30_000}, needs_broker=True)
 """Beside those who need one, at one and the same (engines.py)."""
+OURS_NATS = Entry("manyhands_nats", "manyhands at a NATS", {"submit": 2_000, "many": 50_000})
