@@ -6,11 +6,12 @@ from types import TracebackType
 from typing import Any
 
 from manyhands._text import is_text
-from manyhands.address import parse_address
+from manyhands.address import STORE_SCHEMES, parse_address, scheme_of
 from manyhands.aio.queue import AioQueue
 from manyhands.aio.session import AioSession
 from manyhands.aio.tasks import AioCall, submit
 from manyhands.client.calling.tasks import open_outcome
+from manyhands.client.connecting import store_key
 from manyhands.client.exits import NORMAL, end_of
 from manyhands.errors import UsageError
 from manyhands.events import FOREVER, Outcome, Result, Stats, StatsReply
@@ -24,16 +25,22 @@ CONNECT_TIMEOUT_S = 10.0
 async def connect(
     url: str | None = None, authkey: str | bytes | None = None, *, timeout_s: float = CONNECT_TIMEOUT_S
 ) -> AioClient:
-    """Connect to a server from the running loop; address and key are found as by `manyhands.connect`.
+    """Connect to a server from the running loop, or open a store in this process; address and key are found as by
+    `manyhands.connect`.
 
     Raises:
         UsageError: the address or the key cannot be used; the sentence says why.
         ServerUnavailable: nobody answered in time.
         AuthenticationFailed: the server has another key.
+        EngineBusy, EngineCorrupt, EngineUnavailable: the store cannot be opened.
     """
-    address = parse_address(find_url(url))
-    keyring = find_key(authkey, is_loopback=address.is_loopback, what=address.url).keyring
-    session = AioSession(address, keyring)
+    url = find_url(url)
+    if scheme_of(url) in STORE_SCHEMES:
+        session = AioSession(url, store_key(url, authkey))
+        await session.open(timeout_s)
+        return AioClient(session, "")
+    address = parse_address(url)
+    session = AioSession(address, find_key(authkey, is_loopback=address.is_loopback, what=address.url).keyring)
     await session.open(timeout_s)
     return AioClient(session, address.url)
 
@@ -44,6 +51,7 @@ class AioClient:
     def __init__(self, session: AioSession, url: str) -> None:
         self._session = session
         self.url = url
+        """Of a server; "" of a store."""
 
     def queue(self, name: str, maxsize: int = 0) -> AioQueue:
         """The queue of that name, made when it is first used; each call returns a consumer of its own.

@@ -13,7 +13,7 @@ from manyhands.address import Address
 from manyhands.auth import Keyring
 from manyhands.engines.remote.trying import Trying
 from manyhands.errors import AuthenticationFailed, ManyhandsError, ProtocolError, ServerUnavailable, SessionTaken
-from manyhands.events import Goodbye, Reply, Request
+from manyhands.events import Attached, Goodbye, Reply, Request
 from manyhands.wire.client import ClientWire
 from manyhands.wire.handshake import NONCE_BYTES
 
@@ -33,7 +33,7 @@ class Connection(asyncio.BufferedProtocol):
         session: str,
         name: str,
         sink: Callable[[Sequence[Reply]], None],
-        on_taken: Callable[[SessionTaken], None],
+        on_taken: Callable[[Exception], None],
     ) -> None:
         """Make one without connecting it.
 
@@ -53,6 +53,11 @@ class Connection(asyncio.BufferedProtocol):
         """Set whenever the connection opens or breaks; whoever waits for that clears it."""
         self._failure: Exception | None = None
         self._upkeep: asyncio.Task[None] | None = None
+
+    @property
+    def attached(self) -> Attached | None:
+        """What the server last said of its engine."""
+        return self.wire.attached
 
     async def open(self, timeout_s: float) -> None:
         """Connect, going on trying while nobody answers.

@@ -12,6 +12,7 @@ from itertools import count
 
 from manyhands.address import Address
 from manyhands.aio.connection import Connection
+from manyhands.aio.store import StoreConnection
 from manyhands.auth import Keyring
 from manyhands.client.exits import End
 from manyhands.client.messages import server_gone
@@ -19,7 +20,7 @@ from manyhands.client.records import Call, Held
 from manyhands.client.session import ANSWER_S, GONE_S, GRACE_S, session_name, warn_lost
 from manyhands.client.state import ClientState
 from manyhands.codec import Codec
-from manyhands.errors import ServerUnavailable, SessionTaken, from_code
+from manyhands.errors import ServerUnavailable, from_code
 from manyhands.events import Failed, Ping, Reply
 
 log = logging.getLogger(__name__)
@@ -31,22 +32,30 @@ receiving: contextvars.ContextVar[Held | None] = contextvars.ContextVar("manyhan
 
 
 class AioSession:
-    """One session at a server, for the tasks of one loop."""
+    """One session for the tasks of one loop.
 
-    def __init__(self, address: Address, keyring: Keyring) -> None:
+    Args:
+        place: a server's address, or the URL of a store, which this session opens for itself.
+    """
+
+    def __init__(self, place: Address | str, keyring: Keyring) -> None:
         self.codec = Codec([(key.id, key.body) for key in keyring])
         self.state = ClientState()
         self.is_closed = False
-        self._taken: SessionTaken | None = None
+        self._gone: Exception | None = None
+        """Why the session is over, if it is."""
         self.max_body_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._ids = count(1)
         self._id_prefix = secrets.token_hex(8) + "-"
         self._is_flush_planned = False
         self._closing_at = 0.0
-        self._connection = Connection(
-            address, keyring, secrets.token_hex(16), session_name(), self._on_replies, self._on_taken
-        )
+        session, name = secrets.token_hex(16), session_name()
+        self._connection: Connection | StoreConnection
+        if isinstance(place, str):
+            self._connection = StoreConnection(place, session, name, self._on_replies, self._on_gone)
+        else:
+            self._connection = Connection(place, keyring, session, name, self._on_replies, self._on_gone)
 
     async def open(self, timeout_s: float) -> None:
         """Connect; raises as `Connection.open` does."""
@@ -59,7 +68,7 @@ class AioSession:
 
     def look_whether_reattached(self) -> None:
         """Drop prefetched deliveries that a reconnected session no longer has."""
-        attached = self._connection.wire.attached
+        attached = self._connection.attached
         if attached is not None and attached is not self.state.attached:
             self.state.on_attached(attached)
             self.max_body_bytes = attached.limits.max_body_bytes
@@ -75,7 +84,7 @@ class AioSession:
     def _flush(self) -> None:
         self._is_flush_planned = False
         batch = self.state.drain()
-        if batch and not self.is_closed and self._taken is None:
+        if batch and not self.is_closed and self._gone is None:
             self._connection.send(batch)
 
     def _on_replies(self, replies: Sequence[Reply]) -> None:
@@ -96,9 +105,9 @@ class AioSession:
             warn_lost(lost)
         self.flush_soon()
 
-    def _on_taken(self, error: SessionTaken) -> None:
+    def _on_gone(self, error: Exception) -> None:
         log.error("%s", error)
-        self._taken = error
+        self._gone = error
         self._wake_all()
 
     def _wake_all(self) -> None:
@@ -114,8 +123,8 @@ class AioSession:
         while not call.is_over():
             if self.is_closed:
                 raise ServerUnavailable("This client was closed; connect again to go on.")
-            if self._taken is not None:
-                raise self._taken
+            if self._gone is not None:
+                raise self._gone
             until = own_until
             if self.state.is_closing:
                 if until is None:

@@ -46,16 +46,22 @@ class Place(NamedTuple):
     """Of a server, under which other processes reach the same queues; "" of a store."""
 
 
+def store_key(url: str, authkey: str | bytes | None) -> Keyring:
+    """The keys for a store's URL.
+
+    Raises:
+        UsageError: there is none, and others will read what it signs.
+    """
+    if scheme_of(url) == "memory":  # nobody else can write there, so any key does
+        return Keyring(authkey or secrets.token_bytes(32))
+    return find_key(authkey, is_loopback=False, what=without_password(url)).keyring
+
+
 def open_place(url: str, authkey: str | bytes | None, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Place:
     """What a URL leads to, which the caller closes; raises as `connect`, but for what a server has to say to a session."""
     scheme = scheme_of(url)
     if scheme in STORE_SCHEMES:
-        # What is in memory nobody else can write, so any key does.
-        keyring = (
-            Keyring(authkey or secrets.token_bytes(32))
-            if scheme == "memory"
-            else find_key(authkey, is_loopback=False, what=without_password(url)).keyring
-        )
+        keyring = store_key(url, authkey)
         return Place(open_engine(url, timeout_s=timeout_s), keyring, "")
     address = parse_address(url)
     if address.is_any:
@@ -72,7 +78,7 @@ def open_calls(url: str | None, authkey: str | bytes | None) -> tuple[CallSessio
     scheme = scheme_of(url)
     engine: Engine
     if scheme in STORE_SCHEMES and scheme not in OWNED_SCHEMES:
-        keyring = find_key(authkey, is_loopback=False, what=without_password(url)).keyring
+        keyring = store_key(url, authkey)
         engine = open_engine(url)
     else:
         address = parse_address(url)
