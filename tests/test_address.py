@@ -24,6 +24,13 @@ def test_an_address_is_read(url: str, host: str, port: int) -> None:
     assert parse_address(url) == Address(host, port)
 
 
+@pytest.mark.parametrize(
+    ("url", "name"), [("valkey://host", "redis"), ("VALKEYS://host", "rediss"), ("rediss://host", "rediss")]
+)
+def test_a_store_is_known_by_its_other_names_as_well(url: str, name: str) -> None:
+    assert scheme_of(url) == name
+
+
 @pytest.mark.parametrize("address", [Address("::1", 5959), Address("10.0.0.5", 1), Address("localhost", 65535)])
 def test_an_address_written_as_a_url_reads_back(address: Address) -> None:
     assert parse_address(address.url) == address

@@ -12,6 +12,8 @@ from manyhands.model import DEFAULT_PORT
 DEFAULT_URL = f"tcp://127.0.0.1:{DEFAULT_PORT}"
 SERVER_SCHEMES = ("tcp", "tls")
 STORE_SCHEMES = ("memory", "sqlite", "redis", "rediss", "nats")
+ALIASES = {"valkey": "redis", "valkeys": "rediss"}
+"""Other names of the same, as some clouds and clients write them."""
 OWNED_SCHEMES = ("memory", "sqlite")
 """Stores that one process has to itself; the others many may open at once."""
 
@@ -47,7 +49,7 @@ class Address(NamedTuple):
 
 
 def scheme_of(url: str, example: str = EXAMPLE) -> str:
-    """What stands before `://`, in lower case.
+    """What stands before `://`, in lower case, by the name that we use for it.
 
     Args:
         example: what to write, for the sentence that says that this is nothing.
@@ -58,7 +60,7 @@ def scheme_of(url: str, example: str = EXAMPLE) -> str:
     if not isinstance(url, str):
         raise UsageError(f"The address must be a URL as text, not {type(url).__name__}; {example}.")
     scheme, found, _ = url.partition("://")
-    scheme = scheme.lower()
+    scheme = ALIASES.get(scheme.lower(), scheme.lower())
     if not found:
         raise UsageError(f"{url!r} has no scheme; {example}.")
     if scheme not in (*SERVER_SCHEMES, *STORE_SCHEMES):

@@ -15,6 +15,7 @@ from conftest import Start
 from manyhands.cli import move as moving
 from manyhands.cli.exits import Exit
 from manyhands.moving import Progress
+from nats_server import NatsServer
 from programs.lab import Program, until
 from redis_server import RedisServer
 
@@ -96,9 +97,9 @@ def test_a_message_too_large_for_the_target_is_told_and_fails(
 
 def test_what_stays_or_happened_is_said_in_a_sentence_each() -> None:
     said = moving.said(
-        Progress(moved=5, dead=2, left=1, staying=3, refused=4, overtaken=6, queues=2, users=("a", "b", "c", "d", "e", "f"))
+        Progress(moved=5, dead=2, left=1, staying=3, dead_staying=7, refused=4, overtaken=6, queues=2, users=tuple("abcdef"))
     )
-    assert len(said) == 7
+    assert len(said) == 8
     assert [text for text in said if "2 dead letters" in text or "may run twice" in text]
     assert said[-1] == "Still connected to the source: a, b, c, d, e …."
 
@@ -193,6 +194,36 @@ def test_a_move_under_load_that_is_killed_and_started_again_loses_and_doubles_no
     want = [(name, n) for name in ("before", *range(producers_n)) for n in range(n_each)]
     assert len(got) == len(want), "none is doubled"
     assert set(got) == set(want), "none is lost"
+
+
+@pytest.mark.programs
+def test_from_valkey_to_nats(valkey: RedisServer, tmp_path: Path, command: Command, key: str) -> None:
+    """The next step up; the URL's other name, and what a target that takes no dead letters over is told of."""
+    (tmp_path / "nats").mkdir()
+    nats = NatsServer(tmp_path / "nats")
+    nats.start()
+    try:
+        place = valkey.url.replace("redis", "valkey")
+        with mh.connect(place, KEY) as source, mh.connect(nats.url, KEY) as target:
+            source.queue("mail").put_many(range(2000))
+            source.queue("mail").put("urgent", priority=9)
+            source.queue("mail").put("later", delay_s=600)
+            source.queue("dead").put("x", id="mine")
+            with source.queue("dead").receive() as received:
+                received.reject("no")
+            said = command("queue", "move", place, nats.url, "--authkey", key, "--json").json
+            assert (said["moved"], said["left"], said["overtaken"]) == (2002, 0, 0)
+            assert said["dead"] + said["dead_staying"] == 1
+            got: list[object] = []
+            while len(got) < 2001:
+                got += target.queue("mail").get_many(500, timeout=10)
+            assert sorted(map(str, got)) == sorted([*map(str, range(2000)), "urgent"])
+            (numbers,) = target.stats("mail").queues
+            assert numbers.delayed == 1
+            refused = command("queue", "move", nats.url, place, "--authkey", key)
+            assert refused.code == Exit.USAGE or target.engine.features.moves
+    finally:
+        nats.stop()
 
 
 @pytest.mark.programs

@@ -185,6 +185,10 @@ def said(done: Progress) -> list[str]:
             f"{done.staying:,} calls stay at the source, because a program waits there for their results: keep a worker "
             "there until they are done."
         )
+    if done.dead_staying:
+        found.append(
+            f"{done.dead_staying:,} dead letters stay at the source, because they cannot be taken over: manyhands dead list."
+        )
     if done.refused:
         found.append(
             f"{done.refused:,} were signed with another key and are dead letters of the source now: manyhands dead list."

@@ -18,7 +18,8 @@ CONNECT_TIMEOUT_S = 10.0
 
 def open_engine(store: str, *, limits: Limits | None = None, timeout_s: float = CONNECT_TIMEOUT_S) -> Engine:
     """Open the store that a URL names: `memory://`, `sqlite:///jobs.db` (relative), `sqlite:////var/jobs.db` (absolute),
-    a Redis or Valkey server, `redis://host:port/db` (`rediss://` for TLS), or NATS with JetStream, `nats://host:port`.
+    a Redis or Valkey server, `redis://host:port/db` (`rediss://` for TLS; `valkey://`, `valkeys://` are the same), or NATS
+    with JetStream, `nats://host:port`.
 
     Args:
         timeout_s: how long to go on trying while a store behind a network does not answer.

@@ -21,7 +21,9 @@ class Progress(NamedTuple):
     retrying: int = 0
     """Of those left: failed there and waiting for their next attempt."""
     staying: int = 0
-    """Calls whose programs wait at the source for their results, and dead letters that cannot go."""
+    """Calls whose programs wait at the source for their results."""
+    dead_staying: int = 0
+    """Dead letters that the target cannot take over, or that are such calls."""
     too_large: int = 0
     """Over the target's max_body_bytes, so they stay."""
     refused: int = 0

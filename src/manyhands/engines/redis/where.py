@@ -1,4 +1,4 @@
-"""A Redis URL taken apart: `redis://[user[:password]@]host[:port][,host[:port]…][/db][?space=…&sentinel=…&replicas=…]`."""
+"""A Redis URL taken apart (`valkey://` is the same): `redis://[user[:password]@]host[:port][,host[:port]…][/db][?space=…&sentinel=…&replicas=…]`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def parse(url: str) -> Where:
     found = [_host(one, SENTINEL_PORT if sentinel else DEFAULT_PORT) for one in hosts.split(",")]
     return Where(
         found,
-        parts.scheme.lower() == "rediss",
+        parts.scheme.lower() in ("rediss", "valkeys"),
         db,
         unquote(username) or None if at else None,
         unquote(password) or None if at else None,
