@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import manyhands as mh
 
 from .cluster import Programs, until
+from .programs import KEY
 
 PRODUCERS, WORKERS = 2, 3
 IN_HAND = 20
@@ -25,7 +26,7 @@ class Passed:
     runs: int
     repeats: int
     twice: list[tuple[str, int]]
-    """Results that came more than once, although their ids derive from their tasks'."""
+    """Of which tasks two results came, although a result's id derives from its task's."""
     between_faults_s: float
     """The mean."""
 
@@ -44,46 +45,78 @@ def workers() -> list[str]:
     return [f"worker{n}" for n in range(WORKERS)]
 
 
-def pass_all(programs: Programs, url: str, client: mh.Client, tasks: int, faults: Sequence[Callable[[], object]]) -> Passed:
+class _Results:
+    """What the collector has written down so far."""
+
+    def __init__(self, programs: Programs, tasks: int) -> None:
+        self.first: Counter[tuple[str, int]] = Counter()
+        """Deliveries, but for those of a result whose last holder was lost."""
+        self.seen: set[tuple[str, int]] = set()
+        self._path = programs.journal("collector")
+        self._tasks = tasks
+        self._read = 0
+
+    def reach(self, number: int) -> None:
+        """Wait until that many different results are there; none for _WAITS_S is a failure."""
+        while len(self.seen) < number:
+            before = len(self.seen)
+            until(lambda before=before: self._look() > before, f"more results than {before} of {self._tasks}", _WAITS_S)  # type: ignore[misc]
+
+    def _look(self) -> int:
+        if self._path.exists():
+            with self._path.open("rb") as journal:
+                journal.seek(self._read)
+                new = journal.read()
+            whole = new[: new.rfind(b"\n") + 1]
+            self._read += len(whole)
+            for line in whole.decode().splitlines():
+                name, *numbers = line.split()
+                task, square, attempt = map(int, numbers)
+                assert square == task * task
+                self.seen.add((name, task))
+                self.first[name, task] += attempt == 1
+        return len(self.seen)
+
+
+def pass_all(
+    programs: Programs, url: str, tasks: int, faults: Sequence[Callable[[], object]], *, direct_url: str = ""
+) -> Passed:
     """Put that many tasks through, the faults spread evenly over them, and fail for one that is lost or invented.
 
     Args:
-        url: for producers and workers.
-        client: of the test's own: it collects.
+        url: for all programs but the collector.
+        direct_url: for the collector and the questions at the end, where it differs.
     """
     each = tasks // PRODUCERS
+    programs.run("collector", "collector", direct_url or url, str(programs.journal("collector")))
     for name in producers():
         programs.run(name, "producer", url, name, str(each), str(programs.journal(name)))
     for name in workers():
         programs.run(name, "worker", url, str(programs.journal(name)))
-    next_at = [tasks * (n + 1) // (len(faults) + 1) for n in range(len(faults))]
-    left = list(faults)
+    results = _Results(programs, tasks)
     times = [time.monotonic()]
-    results: Counter[tuple[str, int]] = Counter()
-    collected = client.queue("results")
-    while len(results) < tasks:
-        name, number, square = collected.get(timeout=_WAITS_S)
-        assert square == number * number
-        results[name, number] += 1
-        if left and len(results) >= next_at[len(times) - 1]:
-            left.pop(0)()
-            times.append(time.monotonic())
-    assert not left, "the tasks were over before the faults"
+    for n, fault in enumerate(faults):
+        results.reach(tasks * (n + 1) // (len(faults) + 1))
+        assert len(results.seen) < tasks, "the tasks were over before the faults"
+        fault()
+        times.append(time.monotonic())
+    results.reach(tasks)
     until(lambda: all(map(programs.is_over, producers())), "the producers end")
     assert [programs.processes[name].returncode for name in producers()] == [0] * PRODUCERS, programs.errors()
-    queue = client.queue("tasks")
-    until(lambda: queue.qsize() == 0, "nothing is left")
-    assert not client.dead("tasks").list()
-    queue.shutdown()
-    until(lambda: all(map(programs.is_over, workers())), "the workers end")
+    with mh.connect(direct_url or url, KEY) as client:
+        for queue in (client.queue("tasks"), client.queue("results")):
+            until(lambda queue=queue: queue.qsize() == 0, f"nothing is left of {queue.name}")  # type: ignore[misc]
+            assert not client.dead(queue.name).list()
+            queue.shutdown()
+        until(lambda: all(map(programs.is_over, [*workers(), "collector"])), "the workers and the collector end")
     assert programs.errors() == ""
 
-    assert results.keys() == {(name, number) for name in producers() for number in range(each)}, "lost or invented"
+    assert results.seen == {(name, number) for name in producers() for number in range(each)}, "lost or invented"
     runs = Counter(line for name in workers() for line in programs.lines(name))
     return Passed(
         tasks=tasks,
         runs=runs.total(),
         repeats=runs.total() - len(runs),
-        twice=[task for task, n in results.items() if n > 1],
+        twice=[task for task, n in results.first.items() if n > 1],
         between_faults_s=(times[-1] - times[0]) / (len(times) - 1 or 1),
     )

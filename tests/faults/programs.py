@@ -3,7 +3,10 @@
 python programs.py server PORT STORE LEASE_S
 python programs.py producer URL NAME TOTAL JOURNAL
 python programs.py worker URL JOURNAL
+python programs.py collector URL JOURNAL
 python programs.py slow_worker URL JOURNAL SECONDS
+
+Whoever becomes the owner of a NATS space writes its process id into the file that MANYHANDS_TEST_OWNERS names.
 """
 
 from __future__ import annotations
@@ -13,6 +16,9 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import manyhands as mh
 from manyhands.auth import Keyring
@@ -56,6 +62,13 @@ def producer(url: str, name: str, total: str, journal: str) -> None:
             notes.write(str(number))
 
 
+def insist(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call it, again where it only says that an earlier put was refused: that task and its result are another's by now."""
+    while True:
+        with suppress(LeaseLost):
+            return call(*arguments)
+
+
 def worker(url: str, journal: str) -> None:
     """The tutorial's worker: get, work, put the result; the next get acknowledges."""
     notes = Journal(journal)
@@ -63,9 +76,23 @@ def worker(url: str, journal: str) -> None:
         tasks, results = client.queue("tasks"), client.queue("results")
         try:
             while True:
-                name, number = tasks.get()
+                name, number = insist(tasks.get)
                 notes.write(f"{name}:{number}")
-                results.put((name, number, number * number))
+                insist(results.put, (name, number, number * number))
+        except (ShutDown, ServerGone):
+            return
+
+
+def collector(url: str, journal: str) -> None:
+    """Note each result, and which time it came: told again, because the one that was told before has died, is not twice."""
+    notes = Journal(journal)
+    with mh.connect(url, KEY) as client:
+        results = client.queue("results")
+        try:
+            while True:
+                with results.receive() as delivery:
+                    name, number, square = delivery.value
+                    notes.write(f"{name} {number} {square} {delivery.attempt}")
         except (ShutDown, ServerGone):
             return
 
@@ -84,6 +111,20 @@ def slow_worker(url: str, journal: str, seconds: str) -> None:
             notes.write("put refused")
 
 
+class NoteOwner(logging.Handler):
+    """Takes the NATS engine's word that this program is the owner now."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if str(record.msg).startswith("this program is the owner of"):
+            Journal(os.environ["MANYHANDS_TEST_OWNERS"]).write(str(os.getpid()))
+
+
 if __name__ == "__main__":
-    logging.disable(logging.WARNING)
+    errors = logging.StreamHandler()
+    errors.setLevel(logging.ERROR)
+    logging.basicConfig(handlers=[errors], level=logging.ERROR)
+    if "MANYHANDS_TEST_OWNERS" in os.environ:
+        nats = logging.getLogger("manyhands.engines.nats.program")
+        nats.addHandler(NoteOwner(logging.INFO))
+        nats.setLevel(logging.INFO)
     globals()[sys.argv[1]](*sys.argv[2:])

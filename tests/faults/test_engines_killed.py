@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import manyhands as mh
 from redis_server import RedisServer
 
 from .cluster import Programs
 from .passing import IN_HAND, pass_all, producers, workers
-from .programs import KEY
 
 pytestmark = pytest.mark.faults
 
@@ -66,8 +64,7 @@ def test_nothing_is_lost_though_valkey_and_its_programs_are_killed(programs: Pro
         valkey.start()
 
     kills = mixed(programs, random.Random(SEED), kill_valkey)
-    with mh.connect(valkey.url, KEY) as client:
-        passed = pass_all(programs, valkey.url, client, TASKS, kills)
+    passed = pass_all(programs, valkey.url, TASKS, kills)
     print(passed)
     assert passed.twice == [], "a result came twice although its id derives from its task's"
     # A worker that was killed has run what it had in hand; so may have one that could not come back in time to Valkey.

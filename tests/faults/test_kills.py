@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import manyhands as mh
-
 from .cluster import Cluster
 from .passing import IN_HAND, pass_all, producers, workers
-from .programs import KEY
 
 pytestmark = pytest.mark.faults
 
@@ -58,8 +55,7 @@ def choose_faults(cluster: Cluster, rng: random.Random) -> list[Callable[[], Non
 
 def test_nothing_is_lost_though_everybody_is_killed(cluster: Cluster) -> None:
     faults = choose_faults(cluster, random.Random(SEED))
-    with mh.connect(cluster.direct_url, KEY) as client:
-        passed = pass_all(cluster, cluster.proxy.url, client, TASKS, faults)
+    passed = pass_all(cluster, cluster.proxy.url, TASKS, faults, direct_url=cluster.direct_url)
     print(passed)
     assert passed.twice == [], "a result came twice although its producer derived its id"
     assert passed.repeats <= IN_HAND * len(faults)
