@@ -14,6 +14,7 @@ import pytest
 
 import manyhands as mh
 from manyhands.testing.contract.peer import Peer, message
+from nats_server import NatsServer
 from redis_server import RedisServer
 
 from . import fleet
@@ -63,12 +64,12 @@ class Fleet:
         self._program.stdin.flush()
 
 
-@pytest.fixture(params=["memory", "sqlite", "valkey"])
+@pytest.fixture(params=["memory", "sqlite", "valkey", "nats"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Where the fleet connects to: a server on the engine, or the engine itself."""
     with ExitStack() as stack:
-        if request.param == "valkey":
-            server = RedisServer(tmp_path)
+        if request.param in ("valkey", "nats"):
+            server = RedisServer(tmp_path) if request.param == "valkey" else NatsServer(tmp_path)
             server.start()
             stack.callback(server.stop)
             yield server.url
