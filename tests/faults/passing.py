@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import manyhands as mh
 
 from .cluster import Programs, until
-from .programs import KEY
+from .programs import CONNECT_S, KEY
 
 PRODUCERS, WORKERS = 2, 3
 IN_HAND = 20
@@ -103,7 +103,7 @@ def pass_all(
     results.reach(tasks)
     until(lambda: all(map(programs.is_over, producers())), "the producers end")
     assert [programs.processes[name].returncode for name in producers()] == [0] * PRODUCERS, programs.errors()
-    with mh.connect(direct_url or url, KEY) as client:
+    with mh.connect(direct_url or url, KEY, timeout_s=CONNECT_S) as client:
         for queue in (client.queue("tasks"), client.queue("results")):
             until(lambda queue=queue: queue.qsize() == 0, f"nothing is left of {queue.name}")  # type: ignore[misc]
             assert not client.dead(queue.name).list()

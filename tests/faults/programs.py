@@ -28,6 +28,8 @@ from manyhands.model import Limits
 from manyhands.server import SocketServer
 
 KEY = "a key for fault tests"
+CONNECT_S = 60.0
+"""A cluster whose leader was killed has another only 4 to 9 s later; whoever is started meanwhile waits for it."""
 BOUND = 500
 """Producers stay close ahead of the workers, so that kills hit both at work."""
 
@@ -55,7 +57,7 @@ def producer(url: str, name: str, total: str, journal: str) -> None:
         with open(journal, encoding="utf-8") as lines:
             first = sum(1 for _ in lines)
     notes = Journal(journal)
-    with mh.connect(url, KEY) as client:
+    with mh.connect(url, KEY, timeout_s=CONNECT_S) as client:
         tasks = client.queue("tasks", BOUND)
         for number in range(first, int(total)):
             tasks.put((name, number), id=f"{name}:{number}")
@@ -72,7 +74,7 @@ def insist(call: Callable[..., Any], *arguments: Any) -> Any:
 def worker(url: str, journal: str) -> None:
     """The tutorial's worker: get, work, put the result; the next get acknowledges."""
     notes = Journal(journal)
-    with mh.connect(url, KEY) as client:
+    with mh.connect(url, KEY, timeout_s=CONNECT_S) as client:
         tasks, results = client.queue("tasks"), client.queue("results")
         try:
             while True:
@@ -86,7 +88,7 @@ def worker(url: str, journal: str) -> None:
 def collector(url: str, journal: str) -> None:
     """Note each result, and which time it came: told again, because the one that was told before has died, is not twice."""
     notes = Journal(journal)
-    with mh.connect(url, KEY) as client:
+    with mh.connect(url, KEY, timeout_s=CONNECT_S) as client:
         results = client.queue("results")
         try:
             while True:
@@ -100,7 +102,7 @@ def collector(url: str, journal: str) -> None:
 def slow_worker(url: str, journal: str, seconds: str) -> None:
     """Take one task, work for long, then try to acknowledge it with a result."""
     notes = Journal(journal)
-    with mh.connect(url, KEY) as client, client.queue("tasks").receive() as delivery:
+    with mh.connect(url, KEY, timeout_s=CONNECT_S) as client, client.queue("tasks").receive() as delivery:
         notes.write(f"began {delivery.value}")
         time.sleep(float(seconds))
         notes.write("woke")
