@@ -148,6 +148,7 @@ class Owner:
             if session is None:
                 continue
             if not requests:
+                self._take()  # what was granted to this attach must not be told to one that follows in the same step
                 self._leave(guest, key)
                 self._core.detach(session, now)
                 continue
