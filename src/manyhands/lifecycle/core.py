@@ -130,11 +130,12 @@ class Core:
         self._now = now
         state = self._state
         found = state.sessions.get(session)
+        if found is not None and found.is_connected:
+            found.last_heard = now.mono
         for request in requests:
             if found is None or not found.is_connected:
                 self._refuse(session, request, "usage", f"session {session:.8}… is not attached here (any more)")
                 continue
-            found.last_heard = now.mono
             try:
                 _HANDLERS[type(request)](state, found, request, now)
             except Refused as refused:
@@ -215,8 +216,9 @@ class Core:
     def _serve(self, now: Now) -> None:
         """Serve those who wait, until nothing more follows from it."""
         state = self._state
-        while state.dirty:
-            queue, _ = state.dirty.popitem()
+        dirty = state.dirty
+        while dirty:
+            queue, _ = dirty.popitem()
             if queue.putting:
                 puts.admit(state, queue, now)
             if queue.waiting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manyhands.clock import Now
-from manyhands.events import Begin, Extend, Failed, Granted, Lease, Recalled, Settled
+from manyhands.events import FOREVER, Begin, Extend, Failed, Granted, Lease, Recalled, Settled
 from manyhands.lifecycle import parking, recalls
 from manyhands.lifecycle.changes import Leased
 from manyhands.lifecycle.packs import give_back
@@ -43,18 +43,20 @@ def lease(state: State, session: Session, request: Lease, now: Now) -> None:
                 return
     if queue.is_shut_down and _is_over(queue) and all(map(_is_over, others)):
         raise Refused("shut_down", f"queue {queue.name!r} was shut down and has nothing more")
-    check_wait(request.wait_s)
+    wait_s = request.wait_s
+    if wait_s != FOREVER:
+        check_wait(wait_s)
     waiting = WaitingLease(session, rid, queue, max_n, request.begin_n, others, request.is_move)
     state.park(waiting)
     queue.waiting[waiting] = None
     for one in others:
         one.waiting[waiting] = None
-    if request.wait_s == 0:
+    if wait_s == 0:
         _end_wait(state, waiting, now)
         return
-    if request.wait_s > 0:
+    if wait_s > 0:
         waiting.has_timer = True
-        state.timers.at_mono(now.mono + request.wait_s, lambda over, at: _end_wait(state, over, at), waiting)
+        state.timers.at_mono(now.mono + wait_s, lambda over, at: _end_wait(state, over, at), waiting)
     if request.begin_n:
         if (queue.unbegun or queue.children) and not queue.is_recall_armed:
             recalls.arm(state, queue, now)

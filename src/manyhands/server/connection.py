@@ -205,8 +205,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def sink(self, replies: Sequence[Reply]) -> None:
         """Take replies for this peer, from any thread; they leave with the next turn of the loop, or at once."""
-        if len(replies) == 1 and type(replies[0]) is Done and self._answer_through(replies[0]):
-            return
+        if len(replies) == 1:
+            reply = replies[0]
+            if type(reply) is Done and reply.rid > 0 and self._answer_through(reply):
+                return
         self._outbox += replies
         if self._is_dirty:
             return
@@ -290,7 +292,7 @@ class Connection(asyncio.BufferedProtocol):
 
         A thread that has committed for many clients comes here for each of them, so there is no step too many.
         """
-        if self._outbox or reply.rid <= 0 or not self._server.is_elsewhere():
+        if self._outbox or not self._server.is_elsewhere():
             return False
         if not _CAN_WRITE_THROUGH or not self._writing.acquire(False):
             return False
