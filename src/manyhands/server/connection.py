@@ -82,6 +82,7 @@ class Connection(asyncio.BufferedProtocol):
         "_stall",
         "_transport",
         "_wire",
+        "_writes",
         "_writing",
         "fd",
         "peer",
@@ -94,6 +95,7 @@ class Connection(asyncio.BufferedProtocol):
         """The other side's host, for logs and for counting its failures."""
         self.session = ""
         self._server = server
+        self._writes = server.writing
         self._wire = wire
         self._room = 0
         self._reads_on = False
@@ -141,7 +143,7 @@ class Connection(asyncio.BufferedProtocol):
                 return
             if n == self._room and n >= _LARGE_READ_BYTES and self._reads_on:
                 events = self._read_on(events)
-            self._server.bring(port, events)
+            self._writes.bring(port, events)
         except AuthenticationFailed as error:
             self._refuse(str(error), delay_s=self._server.wrong_key(self))
         except ProtocolError as error:
@@ -215,11 +217,11 @@ class Connection(asyncio.BufferedProtocol):
         for reply in reversed(replies):  # what somebody waits for is rarely at the front
             if type(reply) not in _PATIENT or reply.rid > 0:  # type: ignore[union-attr]
                 self._is_dirty = True
-                self._server.flush_soon(self)
+                self._writes.flush_soon(self)
                 return
         if not self._has_leisure:
             self._has_leisure = True
-            self._server.flush_late(self)
+            self._writes.flush_late(self)
 
     def flush_late(self) -> None:
         """Write the answers that nobody waits for, if nothing took them along meanwhile."""
@@ -292,7 +294,7 @@ class Connection(asyncio.BufferedProtocol):
 
         A thread that has committed for many clients comes here for each of them, so there is no step too many.
         """
-        if self._outbox or not self._server.is_elsewhere():
+        if self._outbox or not self._writes.is_elsewhere():
             return False
         if not _CAN_WRITE_THROUGH or not self._writing.acquire(False):
             return False
@@ -311,7 +313,7 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             self._writing.release()
         self._is_dirty = True
-        self._server.flush_soon(self)
+        self._writes.flush_soon(self)
         return True
 
     def _take_encoded(self) -> list[Buffer]:

@@ -14,31 +14,29 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import get_ident
 from typing import Any
 
 import msgspec
 
 from manyhands import _forks, _sockets
-from manyhands._bridge import Mailbox, new_loop
+from manyhands._bridge import new_loop
 from manyhands._turns import SharedLoop
 from manyhands.address import Address
 from manyhands.auth import Keyring
 from manyhands.engines.base import Engine, LedEngine, Port
 from manyhands.errors import SessionTaken, UsageError
-from manyhands.events import Attach, Closing, Failed, Reply, Request, Stats, StatsReply
+from manyhands.events import Attach, Closing, Failed, Reply, Stats, StatsReply
 from manyhands.model import DEFAULT_PORT
 from manyhands.server.admission import Failures, Pending, Quiet, source_of
 from manyhands.server.connection import Arrival, Connection
 from manyhands.server.peers import Peer, StockPeer
+from manyhands.server.writing import Writing
 from manyhands.settings import SHORT_BYTES
 from manyhands.wire.handshake import RANDOM_BYTES
 from manyhands.wire.server import ServerWire
 
 logger = logging.getLogger(__name__)
 
-LEISURE_S = 0.01
-"""How long an answer that nobody waits for may wait for company: one write and one wake-up less for each task."""
 ACCEPTS_A_TURN = 64
 """asyncio's backlog is also how often it tries to accept in one turn, even when it is out of descriptors."""
 _START_S, _STOP_S = 10.0, 5.0
@@ -101,12 +99,8 @@ class SocketServer:
         self._asyncio_server: asyncio.AbstractServer | None = None
         self._connections: set[Peer] = set()
         self._sessions: dict[str, Connection] = {}
-        self._dirty: list[Peer] = []
-        self._is_bringing = False
-        """Whether the loop's thread is inside `bring`, which sees to what becomes dirty meanwhile."""
-        self._is_flush_due = False
-        self._marked: Mailbox[Peer]
-        self._unhurried: Mailbox[Connection]
+        self.writing: Writing
+        """When what gathers for the peers is written; there while the server serves."""
         self._attacher = ThreadPoolExecutor(1, thread_name_prefix="manyhands-attach")
         self._pending: Pending[Peer] = Pending()
         self._sweep: asyncio.TimerHandle | None = None
@@ -143,7 +137,7 @@ class SocketServer:
         """
         self._check_first()
         self._loop = loop = new_loop()
-        self._own_ident = get_ident()
+        self._own_ident = threading.get_ident()
         try:
             loop.run_until_complete(self._open(loop))
             self._say_where()
@@ -244,44 +238,6 @@ class SocketServer:
             return
         future.add_done_callback(lambda done: self._tell(connection.attached, done))
 
-    def is_elsewhere(self) -> bool:
-        """Whether the calling thread is not the one that runs the loop now."""
-        return get_ident() != (self._own_ident if self._turns is None else self._turns.runner)
-
-    def flush_soon(self, connection: Peer) -> None:
-        """Its outbox has something; from any thread. One flush a turn for all of them."""
-        if self.is_elsewhere():
-            if not connection.write_through():
-                self._marked.post(connection)
-            return
-        self._dirty.append(connection)
-        if not self._is_bringing:
-            self._flush_next_turn()
-
-    def bring(self, port: Port, requests: Sequence[Request]) -> None:
-        """Hand the engine what one read brought, and write what came of it.
-
-        At once, where no other socket had anything: another turn of the loop costs as much as the write (ADR 0104).
-        Else with the next turn, so that who is answered several times in this one gets a single write.
-        """
-        self._is_bringing = True
-        try:
-            port.send(requests)
-        finally:
-            self._is_bringing = False
-            if self._dirty:
-                if self._turns is not None and self._turns.selector.found_n == 1:
-                    self._flush_dirty()
-                else:
-                    self._flush_next_turn()
-
-    def flush_late(self, connection: Connection) -> None:
-        """Its outbox has only answers that nobody waits for; from any thread."""
-        if not self.is_elsewhere():
-            self._loop.call_later(LEISURE_S, connection.flush_late)
-        else:
-            self._unhurried.post(connection)
-
     def wrong_key(self, connection: Peer) -> float:
         """Note it; seconds to wait before the answer."""
         return self._failures.delay_s(source_of(connection.peer), self._loop.time())
@@ -326,33 +282,9 @@ class SocketServer:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the session was left with its connection
             self._loop.call_soon_threadsafe(function, future)
 
-    def _flush_next_turn(self) -> None:
-        if not self._is_flush_due:
-            self._is_flush_due = True
-            self._loop.call_soon(self._flush_dirty)
-
-    def _flush_dirty(self) -> None:
-        self._is_flush_due = False
-        dirty, self._dirty = self._dirty, []
-        self._flush_all(dirty)
-
-    @staticmethod
-    def _flush_all(connections: list[Peer]) -> None:
-        for connection in connections:
-            try:
-                connection.flush()
-            except Exception:  # one that cannot be written to must not keep the others from their answers
-                logger.exception("Dropped %s: a bug in the server", connection.peer)
-                connection.abort()
-
-    def _flush_unhurried(self, connections: list[Connection]) -> None:
-        for connection in connections:
-            self._loop.call_later(LEISURE_S, connection.flush_late)
-
     async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._marked = Mailbox(loop, self._flush_all)
-        self._unhurried = Mailbox(loop, self._flush_unhurried)
+        self.writing = Writing(loop, self._turns)
         self._is_empty = asyncio.Event()
         loop.set_exception_handler(self._on_loop_error)
         self._asyncio_server = await loop.create_server(self._accept, sock=self._listener, backlog=ACCEPTS_A_TURN)

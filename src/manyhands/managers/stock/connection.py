@@ -373,8 +373,8 @@ class StockConnection(asyncio.BufferedProtocol):
         if self._is_dirty:
             return
         self._is_dirty = True
-        if not self._is_sending or self._server.is_elsewhere():
-            self._server.flush_soon(self)
+        if not self._is_sending or self._server.writing.is_elsewhere():
+            self._server.writing.flush_soon(self)
 
     def write_through(self) -> bool:
         """From another thread than the loop's: give a waiting peer its answer at once, without a turn of the loop.
