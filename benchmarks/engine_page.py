@@ -30,6 +30,7 @@ MEANING = {
     "join": "`join` and `task_done`",
     "survives_restart": "queues outlive the store's restart",
     "calls": "calls and tasks: `Executor`, `@task`, `manyhands worker`",
+    "moves": "`manyhands queue move` from and to it",
 }
 PARTS = {
     "OrderPromises": "order",
@@ -46,6 +47,7 @@ PARTS = {
     "CancellingPromises": "cancelling",
     "ParkingPromises": "parking what nobody can run",
     "AccountingPromises": "what `join` waits for",
+    "MovePromises": "moving to another engine",
     "StoppingPromises": "the broadcast stop",
     "WaitingPromises": "waiting requests",
     "AdminPromises": "statistics, peek, purge",

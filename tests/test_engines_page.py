@@ -20,7 +20,7 @@ def test_the_page_s_tables_are_what_a_run_of_their_script_writes() -> None:
 def test_every_feature_and_every_part_of_the_contract_has_a_line() -> None:
     assert list(engine_page.MEANING) == list(Features.__struct_fields__)
     parts = [each.__name__ for each in EngineContract.__bases__]
-    assert list(engine_page.PARTS) == parts
+    assert set(engine_page.PARTS) == set(parts), "a part of the suite without a line, or a line without its part"
     table = engine_page.promises()
     assert all(f"| {line} |" in table for line in [*engine_page.MEANING.values(), *engine_page.PARTS.values()])
 
