@@ -75,6 +75,7 @@ def examine(version: str, config: Mapping[str, Any], asked: int, text: str) -> F
         if config.get(name) != right
     ]
     wrong += [f"{name} {config[name]}" for name in ("max_age", "max_msgs", "max_bytes") if int(config.get(name) or 0) > 0]
+    wrong += ["persist_mode async"] if config.get("persist_mode") == "async" else []
     if wrong:
         raise UsageError(
             f"the stream {stream} at {text} would lose what was acknowledged ({', '.join(wrong)}); make it again as "

@@ -107,10 +107,19 @@ class NatsEngine:
 
     def _stop(self, reason: str) -> None:
         self._is_closed = True
-        stopping = asyncio.run_coroutine_threadsafe(self._program.stop(reason), self._loop)
-        stopping.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
+        asyncio.run_coroutine_threadsafe(self._end(reason), self._loop)
         if threading.current_thread() is not self._thread:  # a sink may close the engine
             self._thread.join(_CLOSE_S)
+
+    async def _end(self, reason: str) -> None:
+        try:
+            await self._program.stop(reason)
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+        finally:
+            self._loop.call_soon(self._loop.stop)
 
     def _check(self) -> None:
         if self._is_foreign:

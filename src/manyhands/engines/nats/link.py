@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from struct import Struct
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from manyhands.events import Attach, Attached, Reply, Request
 from manyhands.model import Limits
+from manyhands.wire.frames import NOT_ENCODABLE
 
 HEAD = Struct("!QIB")
 _COUNT = Struct("!I")
@@ -35,12 +36,52 @@ E = TypeVar("E")
 Said = Sequence[tuple[int, Sequence[E]]]
 
 _encode = msgspec.msgpack.Encoder().encode
-FROM_PROGRAM: msgspec.msgpack.Decoder[list[tuple[int, list[Request | Attach]]]] = msgspec.msgpack.Decoder(
-    list[tuple[int, list[Request | Attach]]]
+_decode_any = msgspec.msgpack.Decoder().decode
+
+
+class Unreadable(NamedTuple):
+    """In the place of an event with values that it cannot have."""
+
+    rid: int
+    text: str
+
+
+class Vocabulary(Generic[E]):
+    """What one direction may say."""
+
+    def __init__(self, whole: msgspec.msgpack.Decoder[list[tuple[int, list[E]]]], one: msgspec.msgpack.Decoder[E]) -> None:
+        self.decode = whole.decode
+        self._decode_one = one.decode
+        self._decode_raw = msgspec.msgpack.Decoder(list[tuple[int, list[msgspec.Raw]]]).decode
+
+    def decode_what_can_be(self, payload: bytes) -> list[tuple[int, list[Any]]]:
+        """The same, one event after the other, with `Unreadable` in the place of what is none."""
+        return [(key, [self._one(raw) for raw in events]) for key, events in self._decode_raw(payload)]
+
+    def _one(self, raw: msgspec.Raw) -> E | Unreadable:
+        try:
+            return self._decode_one(raw)
+        except msgspec.MsgspecError as error:
+            fields = _decode_any(raw)
+            rid = fields[1] if isinstance(fields, list) and len(fields) > 1 and type(fields[1]) is int else 0
+            return Unreadable(rid, f"a request has wrong values: {error!s:.200}")
+
+
+FROM_PROGRAM: Vocabulary[Request | Attach] = Vocabulary(
+    msgspec.msgpack.Decoder(list[tuple[int, list[Request | Attach]]]), msgspec.msgpack.Decoder(Request | Attach)
 )
-FROM_OWNER: msgspec.msgpack.Decoder[list[tuple[int, list[Reply | Attached]]]] = msgspec.msgpack.Decoder(
-    list[tuple[int, list[Reply | Attached]]]
+FROM_OWNER: Vocabulary[Reply | Attached] = Vocabulary(
+    msgspec.msgpack.Decoder(list[tuple[int, list[Reply | Attached]]]), msgspec.msgpack.Decoder(Reply | Attached)
 )
+
+
+def is_sayable(event: Any) -> bool:
+    """Whether msgpack has a form for all its values."""
+    try:
+        _encode(event)
+    except NOT_ENCODABLE:
+        return False
+    return True
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True):
@@ -103,11 +144,11 @@ def notice(link: int, kind: int) -> bytes:
 class Incoming(Generic[E]):
     """One direction's receiving end."""
 
-    def __init__(self, decoder: msgspec.msgpack.Decoder[list[tuple[int, list[E]]]]) -> None:
+    def __init__(self, vocabulary: Vocabulary[E]) -> None:
         self.received = 0
         self.peer_received = 0
         """Of what was sent the other way, as far as the other side has said."""
-        self._decode = decoder.decode
+        self._vocabulary = vocabulary
         self._parts: list[bytes] = []
 
     def take(self, number: int, kind: int, payload: bytes) -> list[tuple[int, list[E]]]:
@@ -132,6 +173,10 @@ class Incoming(Generic[E]):
             payload = b"".join(self._parts)
             self._parts = []
         try:
-            return self._decode(payload)
+            return self._vocabulary.decode(payload)
+        except msgspec.MsgspecError:
+            pass
+        try:
+            return self._vocabulary.decode_what_can_be(payload)
         except msgspec.MsgspecError as error:
             raise Gap(f"a message could not be read: {error}") from error

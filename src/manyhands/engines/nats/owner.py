@@ -22,9 +22,9 @@ from manyhands.clock import Clock, Now
 from manyhands.engines.nats.driver import Unreachable
 from manyhands.engines.nats.entries import FORMAT, Entry, decode, encode
 from manyhands.engines.nats.image import Image
-from manyhands.engines.nats.link import Said
+from manyhands.engines.nats.link import Said, Unreadable
 from manyhands.engines.nats.log import Log
-from manyhands.events import Attach, Attached, Goodbye, Reply, Request
+from manyhands.events import Attach, Attached, Failed, Goodbye, Reply, Request
 from manyhands.lifecycle import Core
 from manyhands.lifecycle.changes import Change
 from manyhands.lifecycle.rows import Rows
@@ -152,9 +152,19 @@ class Owner:
                 self._leave(guest, key)
                 self._core.detach(session, now)
                 continue
+            if any(type(request) is Unreadable for request in requests):
+                requests = self._refuse(guest, key, requests)
+                if not requests:
+                    continue
             self._core.apply(session, requests, now)
             if type(requests[-1]) is Goodbye:
                 self._leave(guest, key)
+
+    def _refuse(self, guest: Guest, key: int, requests: Sequence[Any]) -> list[Any]:
+        """Answer those that could not be read; the others."""
+        replies = self._out.setdefault(guest, {}).setdefault(key, [])
+        replies += [Failed(one.rid, "usage", one.text) for one in requests if type(one) is Unreadable and one.rid]
+        return [one for one in requests if type(one) is not Unreadable]
 
     def _attach(self, guest: Guest, key: int, attach: Attach, now: Now) -> None:
         before = self._at.get(attach.session)

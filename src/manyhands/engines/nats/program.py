@@ -45,19 +45,25 @@ from manyhands.engines.nats.link import (
     Outgoing,
     Said,
     Welcome,
+    is_sayable,
 )
 from manyhands.engines.nats.log import Deposed, Log, Torn
 from manyhands.engines.nats.owner import Owner
 from manyhands.engines.nats.patience import ABSENT_S, LEFT_S, PULSE_S, SILENT_S, Patience
 from manyhands.engines.nats.port import Attaching, Detaching, Item, NatsPort
 from manyhands.engines.nats.where import Where
-from manyhands.errors import SessionTaken, UsageError
+from manyhands.errors import EngineUnavailable, SessionTaken, UsageError
 from manyhands.events import Attach, Attached, Closing, Failed, Goodbye, Reply, Request
 from manyhands.lifecycle import Core
 from manyhands.model import Features, Limits
+from manyhands.wire.frames import NOT_ENCODABLE
 
 _log = logging.getLogger(__name__)
 
+MAX_PAYLOADS = 16
+"""A body may be so many times the server's `max_payload`. It travels in several messages, and a server closes connections
+for which more waits than its `max_pending`, 64 times the usual `max_payload`."""
+_TELL_EVERY_S = 1.0
 _HELLO_S, _CLAIM_S, _FINISH_S, _FLUSH_S = 0.4, 10.0, 5.0, 2.0
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -251,7 +257,24 @@ class Program:
                             link.remember(port, request)
                     said.append((port.key, requests))
         if said:
-            link.tell(said)
+            try:
+                link.tell(said)
+            except NOT_ENCODABLE:
+                link.tell(self._sayable(said))
+
+    def _sayable(self, said: Said[Request | Attach]) -> Said[Request | Attach]:
+        """What has a form in bytes; the rest is refused here, as the core would."""
+        good: list[tuple[int, Sequence[Request | Attach]]] = []
+        for key, requests in said:
+            bad = [request for request in requests if not is_sayable(request)]
+            text = "a request has values that no message can carry"
+            refused = [Failed(rid, "usage", text) for request in bad if (rid := getattr(request, "rid", 0))]
+            if refused and key in self._ports:
+                self._ports[key].hand(refused)
+            left = [request for request in requests if request not in bad]
+            if left or not requests:
+                good.append((key, left))
+        return good
 
     def _attach(self, port: NatsPort, untold: Sequence[Request]) -> tuple[int, Sequence[Request | Attach]]:
         self._ports.pop(port.key, None)
@@ -342,6 +365,13 @@ class Program:
     def _on_found(self) -> None:
         self._is_up.set()
 
+    def _fail(self, text: str) -> None:
+        """Answer what waits: said again it would fail again, perhaps."""
+        for port in list(self._ports.values()):
+            failed = [Failed(rid, EngineUnavailable.code, text) for rid in list(port.unanswered)]
+            if failed:
+                port.hand(failed)
+
     # -- following and owning
 
     async def _run(self) -> None:
@@ -354,9 +384,10 @@ class Program:
                 await asyncio.sleep(0.05 + 0.1 * random.random())
             except Deposed as deposed:
                 _log.info("this program is not the owner of its queues any more: %s", deposed)
-            except Exception:
+            except Exception as error:
                 _log.exception("the NATS engine failed; it begins anew")
                 self._end_link(ABSENT_S)
+                self._fail(f"the queues at {self.where.text} could not be kept ({error!r:.200}); please report this")
                 await asyncio.sleep(0.5)
 
     async def _turn(self) -> None:
@@ -411,7 +442,6 @@ class Program:
             await self._driver.subscribe(to_owner, self._on_guest)
             self._guests = Guests(self._driver, self.where.prefix, owner, self._clock.now().mono)
             self._owner = owner
-            self._driver.post(subject, _CLAIMED + _encode(Claimed(owner.writer, owner.term)))
             _log.info("this program is the owner of %s now, term %d", self.where.stream, owner.term)
             self._begin_link(_Own(owner, self._hear_own), self._untold)
             await self._serve(owner)
@@ -430,11 +460,16 @@ class Program:
 
     async def _serve(self, owner: Owner) -> None:
         assert self._guests is not None
+        told = 0.0
         self._running = asyncio.get_running_loop().create_task(owner.run(), name="manyhands-nats owner")
         try:
             while not self._running.done():
+                now = self._clock.now().mono
+                if now - told >= _TELL_EVERY_S:
+                    told = now
+                    self._say_owner(owner)
+                self._guests.look(now)
                 await asyncio.wait((self._running,), timeout=PULSE_S)
-                self._guests.look(self._clock.now().mono)
             if self._running.cancelled():
                 raise Deposed("another program has claimed a later term")
             self._running.result()
@@ -456,7 +491,7 @@ class Program:
 
         await self._log.read(take)
         now = self._clock.now()
-        limits = self._own_limits or content.limits or Limits()
+        limits = self._bounded(self._own_limits or content.limits or Limits())
         term = content.term + 1
         writer = f"{self._id}-{term}"
         claim = Entry(FORMAT, writer, term, content.next_n, limits=limits if limits != content.limits else None)
@@ -474,13 +509,26 @@ class Program:
         core = Core(limits=limits, epoch=term, is_journaled=True, snapshot=content.snapshot(), now=self._clock.now())
         return Owner(self._log, image, core, writer, term, about, self._clock)
 
+    def _say_owner(self, owner: Owner) -> None:
+        """For an owner of an earlier term, which without anything to append would not find out."""
+        claimed = Claimed(owner.writer, owner.term)
+        self._driver.post(f"{self.where.prefix}.owner", _CLAIMED + _encode(claimed))
+
+    def _bounded(self, limits: Limits) -> Limits:
+        most = MAX_PAYLOADS * self._driver.max_payload
+        return msgspec.structs.replace(limits, max_body_bytes=min(limits.max_body_bytes, most))
+
     def _on_call(self, data: bytes, reply: str) -> None:
         """Somebody looks for the owner, or has become it."""
         owner = self._owner
         if data[:1] == _CLAIMED:
             claimed = _decode_claimed(data[1:])
-            if owner is not None and claimed.term > owner.term and self._running is not None:
+            if owner is None or claimed.owner == owner.writer:
+                return
+            if claimed.term > owner.term and self._running is not None:
                 self._running.cancel()
+            elif claimed.term < owner.term:
+                self._say_owner(owner)
             return
         hello = _decode_hello(data[1:])
         if hello.program == self._id:
