@@ -99,6 +99,9 @@ class Driver:
                 if isinstance(problem, Denied):
                     raise problem from error
                 continue
+            if client.is_closed:  # it broke while it was made, so nobody will be told of its end
+                problem = Unreachable("the connection broke at once")
+                continue
             self._client = client
             self._look(client)
             return
@@ -196,6 +199,21 @@ class Driver:
 
         return await client.subscribe(subject, cb=on_message, pending_msgs_limit=0, pending_bytes_limit=0)
 
+    def _living(self) -> Client:
+        """The connection. nats-py does not always call closed_cb (not when its last write fails), so it is looked at here;
+        programs pulse, so soon enough.
+
+        Raises:
+            Unreachable: there is none.
+        """
+        client = self._client
+        if client is not None and client.is_closed:
+            self._on_lost()
+            client = None
+        if client is None:
+            raise Unreachable("there is no connection")
+        return client
+
     def post(self, subject: str, data: bytes, reply: str = "") -> None:
         """Send soon and in order, without waiting; while there is no connection it is dropped."""
         self._mail.append((subject, data, reply))
@@ -217,10 +235,9 @@ class Driver:
         Raises:
             Unreachable: there is no connection.
         """
-        if self._client is None:
-            raise Unreachable("there is no connection")
+        client = self._living()
         try:
-            await self._client.publish(subject, data, reply=reply, headers=headers)
+            await client.publish(subject, data, reply=reply, headers=headers)
         except (nats.errors.Error, OSError) as error:
             raise translated(error) from error
 
@@ -231,10 +248,9 @@ class Driver:
             Nobody: nobody listens there.
             Unreachable: no answer within timeout_s, or no connection.
         """
-        if self._client is None:
-            raise Unreachable("there is no connection")
+        client = self._living()
         try:
-            answer = await self._client.request(subject, data, timeout=timeout_s, headers=headers)
+            answer = await client.request(subject, data, timeout=timeout_s, headers=headers)
         except nats.errors.NoRespondersError as error:
             raise Nobody(f"nobody listens on {subject}") from error
         except (nats.errors.Error, OSError, asyncio.InvalidStateError) as error:
@@ -250,10 +266,9 @@ class Driver:
         """
         while self._posting is not None:
             await asyncio.sleep(0)
-        if self._client is None:
-            raise Unreachable("there is no connection")
+        client = self._living()
         try:
-            await asyncio.wait_for(self._client.flush(), timeout_s)
+            await asyncio.wait_for(client.flush(), timeout_s)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise translated(error) from error
 

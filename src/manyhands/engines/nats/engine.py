@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -19,6 +20,8 @@ from manyhands.engines.nats.where import parse
 from manyhands.errors import ServerUnavailable, UsageError
 from manyhands.events import Attach
 from manyhands.model import Durability, Features, Limits
+
+_log = logging.getLogger(__name__)
 
 _CLOSE_S = 15.0
 
@@ -56,6 +59,8 @@ class NatsEngine:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        # Tasks of nats-py fail with their connection, and nobody retrieves that.
+        self._loop.set_exception_handler(lambda _, context: _log.debug("in the loop: %s", context))
         try:
             self._loop.run_forever()
         finally:
