@@ -299,7 +299,8 @@ class Offer(_Event, array_like=True, frozen=True, tag=37):
 
 
 class Progress(_Event, array_like=True, frozen=True, tag=38):
-    """How far a running call has come, for who awaits it (Progressed). No reply; nothing is stored."""
+    """How far a running call has come, for who awaits it (Progressed), and in `model.SessionStats` while it runs. No reply;
+    nothing is stored."""
 
     token: int
     part: int

@@ -239,6 +239,21 @@ class QueueStats(msgspec.Struct, array_like=True, frozen=True):
     """What no worker here can run: the need ("task:mail.send", "python:3.12") to how many messages wait for it."""
 
 
+class Told(msgspec.Struct, array_like=True, frozen=True):
+    """What a call that runs has said of itself last (`events.Progress`)."""
+
+    id: str
+    """The call's."""
+    queue: str
+    """The engine's name of its queue."""
+    done: float
+    total: float
+    """0 where the call did not say."""
+    note: str
+    told_at: float
+    """UTC seconds."""
+
+
 class SessionStats(msgspec.Struct, array_like=True, frozen=True):
     """One client or worker as the engine sees it."""
 
@@ -249,6 +264,8 @@ class SessionStats(msgspec.Struct, array_like=True, frozen=True):
     attached_at: float
     leases: int
     waiting: int
+    progress: list[Told] = []
+    """Of the calls that it runs, those that tell. Empty at engines that do not keep it."""
 
 
 def halves(queue: str) -> tuple[str, str]:

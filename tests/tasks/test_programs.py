@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -90,13 +91,21 @@ def test_a_task_submits_to_the_server_that_its_worker_works_for(start: Start, se
     assert deeds.add_later.submit(1, 2).result(WAIT_S) == 4
 
 
-def test_progress_reaches_who_submitted(start: Start, server: mh.Server, tmp_path: Path) -> None:
+def test_progress_reaches_who_submitted_and_who_looks(start: Start, server: mh.Server, tmp_path: Path) -> None:
     work(start, server, "--import", "tasks.deeds", "-c", "1")
     future = deeds.count.submit(3, tmp_path)
     until(lambda: future.progress == (1, 3, "one"), "the progress arrives while the task runs")
     assert not future.done()
+    looking = start("status", "-m", "manyhands", "status", server.url, "--interval", "0.05")
+    assert looking.ends() == 0
+    assert f"runs {future.id} of queue 'deeds': 1 of 3, one" in " ".join(looking.out.split())
+    as_data = start("json", "-m", "manyhands", "status", server.url, "--interval", "0.05", "--json")
+    assert as_data.ends() == 0
+    (told,) = [told for each in json.loads(as_data.out)["sessions"] for told in each["progress"]]
+    assert (told["id"], told["queue"], told["done"], told["total"], told["note"]) == (future.id, "deeds", 1, 3, "one")
     (tmp_path / "heard").touch()
     assert future.result(WAIT_S) == future.id
+    assert not any(each.progress for each in server.client().stats().sessions), "it runs no more"
 
 
 @pytest.mark.parametrize("pool", ["async", "process"])

@@ -15,7 +15,7 @@ from manyhands.cli.options import AuthkeyOption, JsonOption, UrlOption, read_key
 from manyhands.cli.output import ago, console, duration, print_json, table
 from manyhands.cli.queues import as_document, holds, state
 from manyhands.events import StatsReply
-from manyhands.model import QueueStats, SessionStats, name_of, public_id
+from manyhands.model import QueueStats, SessionStats, Told, name_of, public_id
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -107,7 +107,7 @@ class Sample:
             "durability": self._client.engine.durability.text,
             "uptime_s": round(self._stats.uptime_s, 3),
             "queues": queues,
-            "sessions": [msgspec.structs.asdict(each) for each in self._others()],
+            "sessions": [_session_document(each) for each in self._others()],
             "warnings": self._warned,
         }
 
@@ -131,6 +131,7 @@ class Sample:
         if others:
             rows = [_session_row(each) for each in others]
             parts.append(table(("client", "state", "since", "leases", "waiting"), rows, numbers=NUMBERS))
+            parts += [Text(_progress(each.name, told)) for each in others for told in each.progress]
         else:
             parts.append(Text("Nobody else is connected."))
         return Group(*parts)
@@ -183,3 +184,15 @@ def _rates(before: QueueStats | None, after: QueueStats, passed_s: float) -> tup
 
 def _session_row(each: SessionStats) -> tuple[object, ...]:
     return each.name, "connected" if each.is_connected else "away", ago(each.attached_at), each.leases, each.waiting
+
+
+def _session_document(each: SessionStats) -> dict[str, object]:
+    progress = [{**msgspec.structs.asdict(told), "queue": name_of(told.queue)} for told in each.progress]
+    return {**msgspec.structs.asdict(each), "progress": progress}
+
+
+def _progress(client: str, told: Told) -> str:
+    """How far a call has come, in a line."""
+    far = f"{told.done:g} of {told.total:g}" if told.total else f"{told.done:g}"
+    note = f", {told.note}" if told.note else ""
+    return f"{client} runs {told.id} of queue {name_of(told.queue)!r}: {far}{note} ({ago(told.told_at)})"

@@ -89,6 +89,7 @@ def stats(state: State, session: Session, request: Stats, now: Now) -> None:
             attached_at=one.attached_at,
             leases=len(one.leases),
             waiting=sum(isinstance(waiting, WaitingLease) for waiting in one.parked.values()),
+            progress=[told for token, told in one.told.items() if token in one.leases],
         )
         for one in state.sessions.values()
         if one.is_connected or one.leases

@@ -19,11 +19,14 @@ from manyhands.events import Done, Progress, Progressed, Reclaim, ReportDead, St
 from manyhands.lifecycle import packs, recalls
 from manyhands.lifecycle.placing import check_settlement
 from manyhands.lifecycle.queue import is_pack
-from manyhands.model import part_id
+from manyhands.model import Told, part_id
 
 if TYPE_CHECKING:
     from manyhands.lifecycle.sessions import Session
     from manyhands.lifecycle.state import State
+
+_TOLD = 64
+"""So much that calls of a session told is kept before what belongs to none any more is looked for."""
 
 
 def vouch(state: State, session: Session, request: Vouch, now: Now) -> None:
@@ -96,17 +99,22 @@ def stop(state: State, session: Session, token: int, part: int) -> None:
 
 
 def progress(state: State, session: Session, request: Progress, now: Now) -> None:
-    """How far a running call has come, for who awaits it."""
+    """How far a running call has come: for who awaits it, and for who asks for statistics meanwhile."""
     entry = session.leases.get(request.token)
-    options = entry.message.options if entry is not None else None
-    if entry is None or options is None or not options.reply_to:
+    if entry is None:
+        return
+    options = entry.message.options
+    call = part_id(entry.message.id, request.part) if options is not None and options.calls > 1 else entry.message.id
+    note = readable(request.note, REASON_CHARS)
+    if len(session.told) >= _TOLD:
+        session.told = {token: told for token, told in session.told.items() if token in session.leases}
+    session.told[request.token] = Told(call, entry.queue, request.done, request.total, note, now.wall)
+    if options is None or not options.reply_to:
         return
     stream = state.streams.get(options.reply_to)
     owner = state.sessions.get(stream.owner) if stream is not None else None
     if owner is None or not owner.is_connected:
         return
-    call = part_id(entry.message.id, request.part) if options.calls > 1 else entry.message.id
-    note = readable(request.note, REASON_CHARS)
     state.effects.append((owner.id, Progressed(call, request.done, request.total, note)))
 
 

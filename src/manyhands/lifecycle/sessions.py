@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from manyhands.lifecycle.marks import Mark
     from manyhands.lifecycle.queue import Entry
     from manyhands.lifecycle.waiting import Waiting, WaitingPut
+    from manyhands.model import Told
 
 
 class Session:
@@ -39,6 +40,7 @@ class Session:
         "puts",
         "recalled",
         "streams",
+        "told",
     )
 
     def __init__(self, session_id: str, name: str) -> None:
@@ -70,3 +72,5 @@ class Session:
         """What it can run beside what everybody can."""
         self.streams: set[str] = set()
         """Streams that it was the last to collect, or the first to put for."""
+        self.told: dict[int, Told] = {}
+        """By token: what calls said of themselves last. May hold some whose lease is over."""
