@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyhands import codec as codec_module
-from manyhands.codec import PICKLE, POLY1305_FROM_BYTES, RAW_BYTES, Codec, check_size, decode, encode
+from manyhands.codec import PICKLE, POLY1305_FROM_BYTES, RAW_BYTES, Codec, check_size, decode, encode, items
 from manyhands.errors import PayloadNotEncodable, PayloadTooLarge, SealBroken, UndecodableBody
 from manyhands.model import Message
 
@@ -84,7 +83,7 @@ def test_the_first_key_signs_and_any_verifies(codec: Codec) -> None:
 
 def test_nothing_is_unpickled_before_its_seal_was_verified(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[bytes] = []
-    monkeypatch.setattr(codec_module.pickle, "loads", decoded.append)
+    monkeypatch.setattr(items.pickle, "loads", decoded.append)
     with pytest.raises(SealBroken):
         codec.open_message("q", Message("id", pickle.dumps("item"), b"\x11\0one!" + b"\0" * 16))
     assert decoded == []

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import Any, ClassVar, NamedTuple
 
-from manyhands.codec import LARGE_SEAL_BYTES, POLY1305_FROM_BYTES, Bytes, _type_name, _why_undecodable
+from manyhands.codec.items import Bytes, type_name, why_undecodable
+from manyhands.codec.sealing import LARGE_SEAL_BYTES, POLY1305_FROM_BYTES
 from manyhands.errors import PayloadNotEncodable, UndecodableBody, UndecodableCall
 
 PLAIN_TYPES = frozenset([int, float, bool, complex, type(None), str, bytes])
@@ -116,7 +117,7 @@ def load(data: Bytes, buffers: Sequence[Bytes] | None = None) -> Any:
     try:
         return pickle.loads(data, buffers=buffers)  # noqa: S301 - the seal was verified: whoever made it holds the key
     except (Exception, SystemExit) as error:
-        raise UndecodableCall(_why_undecodable(error)) from error
+        raise UndecodableCall(why_undecodable(error)) from error
 
 
 def parts_of(prefix: bytes, pickled: Pickled, *, has_seal_before: bool = False) -> list[Bytes]:
@@ -193,7 +194,7 @@ def find(reference: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as error:
-        raise UndecodableCall(_why_undecodable(error)) from error
+        raise UndecodableCall(why_undecodable(error)) from error
     return found
 
 
@@ -238,7 +239,7 @@ def _by_value(value: Any, what: str, apart: Any) -> bytes:
         _by_value_pickler()(file, _PROTOCOL, buffer_callback=apart).dump(value)
     except Exception as error:  # a __reduce__ may raise anything
         raise CallNotEncodable(
-            f"{what} of type {_type_name(value)} cannot be sent, because it cannot be pickled "
+            f"{what} of type {type_name(value)} cannot be sent, because it cannot be pickled "
             f"({type(error).__name__}: {error}); pass plain data, or open what cannot travel (files, locks, connections) "
             "inside the function"
         ) from error

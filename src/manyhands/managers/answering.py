@@ -11,7 +11,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from manyhands.codec import PICKLE, Codec, decode, encode, glance
+from manyhands.codec import PICKLE, Codec, decode, encode
+from manyhands.codec.stock import glance
 from manyhands.errors import ManyhandsError, PayloadNotEncodable
 from manyhands.events import Failed, Invoke, Reply, Returned
 from manyhands.managers.objects.holdings import Caller

@@ -23,7 +23,7 @@ import queue
 from collections.abc import Callable
 from typing import Any
 
-from manyhands.codec import Unknown
+from manyhands.codec.stock import Unknown
 from manyhands.engines.base import LocalPort
 from manyhands.errors import ShutDown, from_code
 from manyhands.events import (

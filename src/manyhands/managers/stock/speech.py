@@ -7,7 +7,7 @@ call turn it into a pickle of the item alone, which whoever gets it runs,
 
 and a get's answer is the stored pickle with the few bytes of ("#RETURN", …) around it. So classes that only the workers know
 pass through the master, and no class of a peer's choosing is ever loaded for a queue (SECURITY.md). The call is looked at
-with `codec.glance`, which knows no class.
+with `codec.stock.glance`, which knows no class.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from struct import pack
 from typing import Any, Protocol
 
 from manyhands import codec
+from manyhands.codec.stock import glance, pickle_reply, unpickle_call
 from manyhands.errors import ManyhandsError, PayloadNotEncodable, ProtocolError, ShutDown, UndecodableBody
 from manyhands.managers.stock.answers import ERROR, NOTHING, RETURN, TRACEBACK, UNSERIALIZABLE, Answer, Call
 
 Buffer = bytes | memoryview
 Names = Mapping[tuple[str, str], Any]
-"""See `codec.unpickle_call`."""
+"""See `codec.stock.unpickle_call`."""
 Reduce = Callable[[Any], Any]
-"""See `codec.pickle_reply`."""
+"""See `codec.stock.pickle_reply`."""
 
 
 class Speech(Protocol):
@@ -82,13 +83,13 @@ _CONSTANT = {queue.Empty: _EMPTY, queue.Full: _FULL}
 class _Pickle:
     def read(self, data: bytes | bytearray) -> Call:
         try:
-            found, is_whole = codec.glance(data)
+            found, is_whole = glance(data)
         except UndecodableBody as error:
             raise ProtocolError(f"The standard-library client's request cannot be read: {error}.") from error
         return _call(found, is_whole, data)
 
     def rebuild(self, call: Call, names: Names) -> Call:
-        return call if call.is_whole else _call(codec.unpickle_call(call.data, names), True, call.data)
+        return call if call.is_whole else _call(unpickle_call(call.data, names), True, call.data)
 
     def item(self, call: Call) -> tuple[int, bytes]:
         tail = _ITEM_BY_POSITION if call.args else _ITEM_BY_NAME
@@ -105,9 +106,9 @@ class _Pickle:
         elif value is None and kind == RETURN:
             return _DONE
         try:
-            return codec.pickle_reply((answer.kind, answer.value), reduce)
+            return pickle_reply((answer.kind, answer.value), reduce)
         except PayloadNotEncodable as error:
-            return codec.pickle_reply((UNSERIALIZABLE, f"{error}\n"))
+            return pickle_reply((UNSERIALIZABLE, f"{error}\n"))
 
     def hand(self, encoding: int, body: bytes) -> list[Buffer]:
         if encoding == codec.PICKLE:
@@ -117,7 +118,7 @@ class _Pickle:
         raise UndecodableBody(f"the item is in encoding {encoding}, which a standard-library program cannot read")
 
 
-_DONE = codec.pickle_reply((NOTHING.kind, NOTHING.value))
+_DONE = pickle_reply((NOTHING.kind, NOTHING.value))
 
 
 def _inner(data: bytes | bytearray) -> memoryview:
