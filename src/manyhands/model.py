@@ -61,7 +61,7 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
     id: str
     body: bytes
     seal: bytes = b""
-    """The signature over id, queue, kind, direction and body, with the key id and the encoding (codec.py)."""
+    """The signature over id, queue, kind, direction and body, with the key id and the encoding (codec/sealing.py)."""
     kind: int = 0
     priority: int = 0
     """-9 to 9; larger is sooner."""

@@ -10,8 +10,7 @@ import time
 
 import pytest
 
-from manyhands.client import Client, exits
-from manyhands.client import queue as queue_module
+from manyhands.client import Client, exits, taking
 from manyhands.client import session as session_module
 from manyhands.codec import PICKLE
 from manyhands.engines.remote import RemoteEngine
@@ -82,7 +81,7 @@ def test_a_get_after_the_servers_goodbye_waits_its_timeout_and_raises_server_gon
 def test_a_gets_timeout_is_exact_once_the_server_is_known_to_be_gone(
     remote_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue_module, "GRACE_S", 60.0)  # what it adds for a server that may still answer
+    monkeypatch.setattr(taking, "GRACE_S", 60.0)  # what it adds for a server that may still answer
     client, other = remote_place.client(), remote_place.client()
     ended: list[type[BaseException]] = []
 

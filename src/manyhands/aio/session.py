@@ -17,7 +17,8 @@ from manyhands.auth import Keyring
 from manyhands.client.exits import End
 from manyhands.client.messages import server_gone
 from manyhands.client.records import Call, Held
-from manyhands.client.session import ANSWER_S, GONE_S, GRACE_S, session_name, warn_lost
+from manyhands.client.session import ANSWER_S, GONE_S, GRACE_S, session_name
+from manyhands.client.settling import warn_lost
 from manyhands.client.state import ClientState
 from manyhands.codec import Codec
 from manyhands.errors import ServerUnavailable, from_code

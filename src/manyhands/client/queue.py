@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import queue as stdlib_queue
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from manyhands.client import settling, taking
 from manyhands.client.messages import (
     Received,
     check_max_n,
@@ -17,17 +17,16 @@ from manyhands.client.messages import (
     lease_lost,
     make_message,
     make_messages,
-    server_gone,
     to_wait_s,
     unreturned,
 )
-from manyhands.client.records import Call, Held, QueueState
-from manyhands.client.session import GRACE_S, ClientSession
+from manyhands.client.records import Held, QueueState
+from manyhands.client.session import ClientSession
 from manyhands.codec import check_size, encode
-from manyhands.errors import SealBroken, ServerGone, ServerUnavailable, ShutDown, UndecodableBody, from_code
-from manyhands.events import FOREVER, Count, Done, Failed, Granted, Join, Put, QueueInfo, Settled, Size
+from manyhands.errors import SealBroken, ServerGone, ShutDown, UndecodableBody, from_code
+from manyhands.events import FOREVER, Count, Done, Failed, Join, Put, QueueInfo, Size
 from manyhands.events import ShutDown as ShutDownRequest
-from manyhands.model import Message, QueueStats, SettleKind, Settlement
+from manyhands.model import Message, QueueStats, SettleKind
 
 if TYPE_CHECKING:
     from manyhands.client.client import Client
@@ -115,7 +114,7 @@ class Queue:
             assert held is not None
             with session.lock:
                 state.put_under(held, queue, message)
-            self._flush(session, held.queue, time.monotonic())
+            taking.flush(session, held.queue, time.monotonic())
             return
         self._put(session, queue, [message], to_wait_s(block, timeout))
 
@@ -170,9 +169,9 @@ class Queue:
                 try:
                     values.append(session.codec.open_message(self.name, held.delivery.message))
                 except SealBroken as error:
-                    self._reject(session, held, error)
+                    settling.reject(session, held, error)
                 except UndecodableBody as error:
-                    self._give_back(session, held, error)
+                    settling.give_back(session, held, error)
                     if not values:
                         raise
         return values
@@ -203,14 +202,14 @@ class Queue:
         session, queue = self._at()
         deadline = _deadline(timeout)
         while True:
-            held = self._take_unowned(session, queue, get_ident(), 1, deadline)[0]
+            held = taking.take_unowned(session, queue, get_ident(), 1, deadline)[0]
             try:
                 value = session.codec.open_message(self.name, held.delivery.message)
                 break
             except SealBroken as error:
-                self._reject(session, held, error)
+                settling.reject(session, held, error)
             except UndecodableBody as error:
-                self._give_back(session, held, error)
+                settling.give_back(session, held, error)
                 raise
         state = session.state
         with session.lock:
@@ -221,15 +220,15 @@ class Queue:
         try:
             yield received
         except KeyboardInterrupt:
-            self._let_go(session, held, SettleKind.RELEASE, "interrupted by Ctrl-C")
+            settling.let_go(session, held, SettleKind.RELEASE, "interrupted by Ctrl-C")
             raise
         except BaseException as error:
-            self._let_go(session, held, SettleKind.NACK, describe(error))
+            settling.let_go(session, held, SettleKind.NACK, describe(error))
             raise
         elapsed_s = time.monotonic() - held.begun_at
         with session.lock:
             queue.pace.finished(elapsed_s)
-        lost = self._settle(session, held, received.settlement(held.delivery.token))
+        lost = settling.settle(session, held, received.settlement(held.delivery.token))
         if state.refused:
             self._raise_refused(session)
         if lost:
@@ -254,9 +253,9 @@ class Queue:
                     if held is None:
                         call = state.ask(queue, consumer, 1, deadline, now)
                 if call is None:
-                    self._flush(session, queue, now)
+                    taking.flush(session, queue, now)
                 else:
-                    held = self._hear(session, call, deadline, now)[0]
+                    held = taking.hear(session, call, deadline, now)[0]
                     with session.lock:
                         state.hold(held)
             assert held is not None
@@ -265,9 +264,9 @@ class Queue:
             try:
                 return session.codec.open_message(self.name, held.delivery.message)
             except SealBroken as error:
-                self._reject(session, held, error)
+                settling.reject(session, held, error)
             except UndecodableBody as error:
-                self._give_back(session, held, error)
+                settling.give_back(session, held, error)
                 raise
 
     def _take(self, session: ClientSession, queue: QueueState, consumer: int, n: int, deadline: float | None) -> list[Held]:
@@ -278,64 +277,12 @@ class Queue:
         now = time.monotonic()
         with session.lock:
             state.finish_previous(queue, consumer, now)
-        helds = self._take_unowned(session, queue, consumer, n, deadline)
+        helds = taking.take_unowned(session, queue, consumer, n, deadline)
         with session.lock:
             for held in helds:
                 state.hold(held)
         self._client.watch_thread(consumer)
         return helds
-
-    def _take_unowned(
-        self, session: ClientSession, queue: QueueState, consumer: int, n: int, deadline: float | None
-    ) -> list[Held]:
-        """Take up to n deliveries, at least one, which nobody holds yet: a caller that fails must settle them."""
-        state = session.state
-        now = time.monotonic()
-        if session.port.attached is not state.attached:
-            session.reattached()
-        with session.lock:
-            helds: list[Held] = []
-            while len(helds) < n and (held := state.take(queue, consumer, now)) is not None:
-                helds.append(held)
-            call = None if helds else state.ask(queue, consumer, n, deadline, now)
-        if call is None:
-            self._flush(session, queue, now)
-            return helds
-        return self._hear(session, call, deadline, now)
-
-    @staticmethod
-    def _hear(session: ClientSession, call: Call, deadline: float | None, now: float) -> list[Held]:
-        """What a get's question brings, at least one delivery; nobody holds it yet."""
-        state = session.state
-        try:
-            session.flush()
-            session.hear(call, None if deadline is None else deadline - now + GRACE_S)
-        except BaseException:
-            with session.lock:
-                state.cancel(call)
-            if session.gone is None:
-                session.flush()
-            raise
-        if not call.is_over():
-            with session.lock:
-                if not call.is_over():
-                    state.cancel(call)
-            session.flush()
-        if call.held:
-            return call.held
-        if isinstance(call.reply, Failed):
-            raise from_code(call.reply.code, call.reply.text, call.reply.facts)
-        if state.is_closing:
-            raise server_gone()
-        assert call.reply is None or isinstance(call.reply, Granted)
-        raise stdlib_queue.Empty
-
-    def _flush(self, session: ClientSession, queue: QueueState, now: float) -> None:
-        """Send what there is, before the caller begins its next task; if those are short, with the next few."""
-        if queue.pace.is_short:
-            session.flush_soon(now)
-        else:
-            session.flush()
 
     # -- settling --------------------------------------------------------------------------------------------------
 
@@ -351,41 +298,9 @@ class Queue:
         with session.lock:
             call = session.state.task_done(queue, get_ident(), time.monotonic())
         if call is None:
-            self._flush(session, queue, time.monotonic())
+            taking.flush(session, queue, time.monotonic())
         else:
             session.ask(call)
-
-    def _settle(self, session: ClientSession, held: Held, settlement: Settlement) -> bool:
-        """Settle and wait for the engine's word; whether the lease was lost."""
-        with session.lock:
-            call = session.state.settle_and_hear(held, settlement)
-        if call is None:
-            return False
-        reply = session.ask(call)
-        return isinstance(reply, Settled) and bool(reply.lost) and not held.refused
-
-    def _reject(self, session: ClientSession, held: Held, error: SealBroken) -> None:
-        log.error("message rejected: %s", error)
-        with session.lock:
-            session.state.drop(held)
-            session.state.settle(held, SettleKind.REJECT, reason=str(error))
-        session.flush()
-
-    def _give_back(self, session: ClientSession, held: Held, error: UndecodableBody) -> None:
-        # Another worker may know the class; after max_deliveries the engine makes it a dead letter with this reason.
-        with session.lock:
-            session.state.drop(held)
-            session.state.settle(held, SettleKind.NACK, reason=str(error))
-        session.flush()
-
-    def _let_go(self, session: ClientSession, held: Held, kind: SettleKind, reason: str) -> None:
-        """Settle while an exception is on its way, which matters more than a server that is gone."""
-        with session.lock:
-            session.state.settle(held, kind, reason=reason)
-        try:
-            session.flush()
-        except (ServerGone, ServerUnavailable):
-            log.debug("message %s was not given back: its server is gone, and it with it", held.delivery.message.id)
 
     def _raise_refused(self, session: ClientSession) -> None:
         with session.lock:

@@ -24,6 +24,7 @@ from manyhands._text import NAME_CHARS, readable
 from manyhands.client.flusher import Flusher
 from manyhands.client.messages import server_gone
 from manyhands.client.records import Call, Held, QueueState
+from manyhands.client.settling import warn_lost
 from manyhands.client.state import ClientState
 from manyhands.engines.base import Engine, LocalPort, ReadingPort, Waiter
 from manyhands.errors import ServerGone, ServerUnavailable, from_code
@@ -412,22 +413,9 @@ class ClientSession:
             log.debug("ended after the server")
 
 
-def warn_lost(lost: list[Held]) -> None:
-    """Say once for each queue and batch that implicit leases were lost; the work may be done twice, nothing is missing."""
-    held = lost[0]
-    log.warning(
-        "lease lost: message %s on queue %r%s went to another consumer, or its server started anew, while this one worked "
-        "on it for %.1f s; it may be done twice. Use a longer lease_s, or make the task safe to run twice",
-        held.delivery.message.id,
-        held.queue.name,
-        f" and {len(lost) - 1} more" if len(lost) > 1 else "",
-        time.monotonic() - held.begun_at,
-    )
-
-
 def session_name() -> str:
     program = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
     return readable(f"{socket.gethostname()}:{os.getpid()}:{program}", NAME_CHARS)
 
 
-__all__ = ["ANSWER_S", "GONE_S", "GRACE_S", "ClientSession", "session_name", "warn_lost"]
+__all__ = ["ANSWER_S", "GONE_S", "GRACE_S", "ClientSession", "session_name"]
