@@ -56,3 +56,8 @@ async def sleep_for_ever() -> None:
 async def wait_in_the_loop() -> None:
     begun.set()
     await asyncio.sleep(3600)
+
+
+@registered(timeout_s=60.0)
+def limited() -> int:
+    return 5

@@ -87,6 +87,16 @@ def test_what_runs_ends_before_the_worker_does_and_nothing_more_is_taken(cluster
     assert cluster.caller.stats().ready == 1
 
 
+def test_a_limit_that_a_thread_cannot_keep_is_said_once(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    with working(cluster, "thread"):
+        for _ in range(2):
+            call = cluster.caller.submit_task(errands.limited)
+            assert cluster.caller.result(call) == 5
+    assert [record.message for record in caplog.records if "time limit of 60 s" in record.message] == [
+        "a call has a time limit of 60 s and runs in a thread, which cannot be stopped; the pool 'process' keeps limits"
+    ]
+
+
 def test_a_coroutine_is_stopped_at_its_limit(cluster: Cluster) -> None:
     with working(cluster, "async"), pytest.raises(TaskTimedOut):
         cluster.caller.result(cluster.caller.submit_task(errands.sleep_for_ever))
@@ -120,6 +130,14 @@ def test_a_coroutine_that_outlasts_the_grace_goes_back(cluster: Cluster) -> None
         (
             {"url": "tcp://127.0.0.1:1", "pool": "thread", "imports": ["no_such_module"]},
             "'no_such_module' cannot be imported",
+        ),
+        (
+            {"url": "tcp://127.0.0.1:1", "pool": "thread", "imports": ["worker.task_jobs"], "queues": ["mail"]},
+            r"_long of queue 'mail' has timeout_s=0\.3, and a thread cannot be stopped; use the pool 'process'",
+        ),
+        (
+            {"url": "tcp://127.0.0.1:1", "pool": "async", "imports": ["worker.task_jobs"], "queues": ["mail"]},
+            "a thread cannot be stopped",
         ),
         ({"url": "tcp://127.0.0.1:1", "pool": "thread", "healthz": "nowhere"}, "no address for /healthz"),
     ],

@@ -96,6 +96,7 @@ class AsyncPool(Inside):
 
     async def _outcome(self, work: Work) -> Settlement:
         if not (isinstance(work, TaskWork) and work.is_async):
+            self.runs_in_a_thread(work)
             await self._loop.run_in_executor(self._threads, _run_all, work)
             self.report_rest(work)
             return work.settlement()

@@ -75,6 +75,7 @@ class Inside:
         """By token: the queue of each delivery that is being worked on."""
         self.cancelled: set[tuple[int, int]] = set()
         """Calls that were asked to stop: token, and of a pack which call, else -1."""
+        self._has_warned = False
         self._rids = count(1)
         self._taking = Taking(queues, size, lambda: next(self._rids))
         self._lock = threading.Lock()  # of _taking and running
@@ -200,6 +201,16 @@ class Inside:
             self.cancelled -= {one for one in list(self.cancelled) if one[0] == settlement.token}
         if self._taking.is_draining:
             self._news.put(None)
+
+    def runs_in_a_thread(self, work: Work) -> None:
+        """Say so, once, of a call with a time limit: at the start only those of imported tasks are known."""
+        if work.timeout_s and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "a call has a time limit of %g s and runs in a thread, which cannot be stopped; the pool 'process' keeps "
+                "limits",
+                work.timeout_s,
+            )
 
     def report_rest(self, work: Work) -> None:
         """Report what its settlement cannot say. From any thread."""

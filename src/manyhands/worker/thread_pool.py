@@ -54,6 +54,7 @@ class ThreadPool(Inside):
             if isinstance(work, Settlement):
                 self.finish(work, 0)
             else:
+                self.runs_in_a_thread(work)
                 self._run_all(work)
                 self.report_rest(work)
                 self.finish(work.settlement(), work.n_ended)

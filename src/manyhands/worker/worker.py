@@ -30,7 +30,7 @@ from manyhands.auth import Keyring
 from manyhands.engines.base import Engine
 from manyhands.errors import ManyhandsError, UsageError
 from manyhands.settings import find_key, find_url
-from manyhands.tasks import Home, live_at
+from manyhands.tasks import REGISTRY, Home, live_at
 from manyhands.worker.crew import ChildInfo, Crew
 from manyhands.worker.reloading import Watcher
 
@@ -282,6 +282,7 @@ class Worker:
                 importlib.import_module(module)
             except Exception as error:
                 raise UsageError(f"The module {module!r} cannot be imported ({type(error).__name__}: {error}).") from error
+        self._refuse_limits()
         if self._initializer is not None:
             self._initializer(*self._initargs)
         kind = ThreadPool if self.pool == "thread" else AsyncPool
@@ -295,6 +296,21 @@ class Worker:
             name=self.name,
             on_change=self._tell,
         )
+
+    def _refuse_limits(self) -> None:
+        """Say at the start which tasks have a time limit that nothing could keep here."""
+        for name in REGISTRY.names():
+            task = REGISTRY.get(name)
+            if task is None or task.__module__ not in self._imports or task.settings.queue not in self.queues:
+                continue
+            if not task.settings.timeout_s:
+                continue
+            if self.pool == "thread" or not task.is_async:
+                raise UsageError(
+                    f"Task {name} of queue {task.settings.queue!r} has timeout_s={task.settings.timeout_s:g}, and a thread "
+                    "cannot be stopped; use the pool 'process', leave that queue to such a worker, or make the task look at "
+                    "mh.current().cancelled() and drop its timeout_s."
+                )
 
     # -- signals
 
