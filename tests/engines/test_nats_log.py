@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from manyhands.engines.nats import NatsEngine
 from manyhands.engines.nats.driver import Driver, Unreachable
+from manyhands.engines.nats.entries import FORMAT, Entry, encode
 from manyhands.engines.nats.log import Deposed, Log
 from manyhands.engines.nats.where import parse
 from manyhands.errors import UsageError
@@ -136,6 +138,22 @@ def test_what_was_given_up_is_gone_and_the_rest_is_read(server: NatsServer) -> N
             assert other.last == 100
 
     asyncio.run(run())
+
+
+def test_a_log_of_a_newer_version_is_refused_and_left_as_it_is(server: NatsServer) -> None:
+    url = f"{server.url}?space={secrets.token_hex(8)}"
+
+    async def write() -> None:
+        driver = Driver(parse(url), "test", nothing, nothing)
+        await driver.connect()
+        log = Log(driver, parse(url))
+        await log.prepare()
+        await log.append("newer", encode(Entry(FORMAT + 1, "newer", 1, 1)))
+        await driver.close()
+
+    asyncio.run(write())
+    with pytest.raises(UsageError, match="newer manyhands"):
+        NatsEngine(url)
 
 
 def test_more_replicas_than_servers_are_refused_with_a_sentence(server: NatsServer) -> None:

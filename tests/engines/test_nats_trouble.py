@@ -166,6 +166,17 @@ def test_an_owner_that_closes_hands_over_at_once(place: Place) -> None:
     assert time.monotonic() - began < 5.0
 
 
+def test_what_was_shut_down_stays_so_until_all_have_left(place: Place) -> None:
+    first = place.engine()
+    worker = place.peer()
+    Peer(first).shut_down("q")
+    first.close()
+    assert worker.start_lease("q", wait_s=events.FOREVER).refusal(PATIENT_S) == "shut_down"
+    assert worker.start(worker.put_request("q", message(b""))).refusal(PATIENT_S) == "shut_down"
+    place.close()
+    place.peer().put_bodies("q", b"anew")
+
+
 def test_an_owner_that_was_cut_off_while_another_took_over_serves_nobody(proxy: CuttingProxy, place: Place) -> None:
     """Its own sessions wait at a core that nobody feeds any more, and it appends nothing by which it would find out."""
     was = place.peer(through(proxy, place))

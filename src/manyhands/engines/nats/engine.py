@@ -76,7 +76,7 @@ class NatsEngine:
 
     @property
     def features(self) -> Features:
-        return Features(survives_restart=True)
+        return Features(survives_restart=True, moves=True)
 
     @property
     def limits(self) -> Limits:

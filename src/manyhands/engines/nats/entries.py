@@ -90,6 +90,8 @@ class Entry(msgspec.Struct, array_like=True):
     # … and last of all:
     removed: list[int] = []
     """Messages, with their conditions and what was produced under them."""
+    shut: list[str] | None = None
+    """The queues that are shut down, for as long as one owner follows another; None: as before."""
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -112,6 +114,7 @@ class Content:
         self.term = 0
         self.next_n = 1
         self.limits: Limits | None = None
+        self.shut: list[str] = []
         self._messages: dict[int, Stored] = {}
         self._conditions: dict[int, Condition] = {}
         self._produced: dict[int, list[str]] = {}
@@ -126,6 +129,7 @@ class Content:
         """Take the next entry in."""
         self.term, self.next_n = entry.term, entry.next_n
         self.limits = entry.limits or self.limits
+        self.shut = self.shut if entry.shut is None else entry.shut
         for id_ in entry.dropped_results:
             self._results.pop(id_, None)
         for acked in entry.acked:

@@ -59,7 +59,8 @@ class Image:
         self._results: dict[str, Group] = {}
         self._ended: dict[int, Group] = {}
         self._remembered: dict[str, Group] = {}
-        self._limits: dict[str, Group] = {}
+        self._single: dict[str, Group] = {}
+        """Rows of which there is one: "limits", "shut"."""
         # The rows themselves where a later change tells only a part of them.
         self._conditions: dict[int, Condition] = {}
         self._queues: dict[str, QueueRow] = {}
@@ -200,7 +201,9 @@ class Image:
         for remembered in entry.remembered:
             self._put(self._remembered, remembered.id, group)
         if entry.limits is not None:
-            self._put(self._limits, "", group)
+            self._put(self._single, "limits", group)
+        if entry.shut is not None:
+            self._put(self._single, "shut", group)
         for n in entry.removed:
             self._drop(self._messages, n)
             self._drop(self._condition_at, n)
@@ -307,5 +310,7 @@ class Image:
                 is_received = result.number in self._received
                 copy.results.append(msgspec.structs.replace(result, stream="") if is_received else result)
         copy.remembered += [one for one in entry.remembered if self._remembered.get(one.id) is group]
-        if entry.limits is not None and self._limits.get("") is group:
+        if entry.limits is not None and self._single.get("limits") is group:
             copy.limits = entry.limits
+        if entry.shut is not None and self._single.get("shut") is group:
+            copy.shut = entry.shut

@@ -243,6 +243,8 @@ class _Reading:
         self._bytes = 0
         self._count = 0
         self._is_torn = False
+        self._failure: Exception | None = None
+        """What take raised."""
         self._turned = asyncio.Event()
 
     async def run(self) -> None:
@@ -269,6 +271,8 @@ class _Reading:
                     raise Unreachable("the log was not read to its end") from error
                 if self._is_torn:
                     raise Torn
+                if self._failure is not None:
+                    raise self._failure
             with suppress(Nobody, Unreachable):
                 await driver.ask(f"{_API}CONSUMER.DELETE.{self._stream}.{name}", b"", _API_S)
         finally:
@@ -305,7 +309,11 @@ class _Reading:
         self._parts.append(data[1:])
         if flags & _LAST:
             whole, self._parts = b"".join(self._parts), None
-            self._take(self._first, number, whole)
+            try:
+                self._take(self._first, number, whole)
+            except Exception as error:
+                self._failure = error
+                self._turned.set()
 
     def _on_status(self, code: str) -> None:
         self._turned.set()

@@ -24,7 +24,7 @@ from manyhands.engines.nats.entries import FORMAT, Entry, decode, encode
 from manyhands.engines.nats.image import Image
 from manyhands.engines.nats.link import Said, Unreadable
 from manyhands.engines.nats.log import Log
-from manyhands.events import Attach, Attached, Failed, Goodbye, Reply, Request
+from manyhands.events import Attach, Attached, Failed, Goodbye, Reply, Request, ShutDown
 from manyhands.lifecycle import Core
 from manyhands.lifecycle.changes import Change
 from manyhands.lifecycle.rows import Rows
@@ -77,6 +77,8 @@ class Owner:
         self._purge_to = self._purged_to = 0
         self._purging: asyncio.Task[None] | None = None
         self._is_finishing = False
+        self._shut: set[str] = set()
+        self._is_shut_told = True
 
     # -- from programs
 
@@ -84,6 +86,15 @@ class Owner:
         """What a program says, in order."""
         self._items.append((guest, said))
         self._ring()
+
+    def shut(self, queues: Sequence[str]) -> None:
+        """Queues that the owner before has shut down; before anything else."""
+        if not queues:
+            return
+        session, now = f"owner {self.writer}", self._clock.now()
+        self._core.attach(Attach(session, is_here=True), now)
+        self._core.apply(session, [*(ShutDown(0, queue) for queue in queues), Goodbye()], now)
+        self._shut.update(queues)
 
     def drop(self, guest: Guest) -> None:
         """A program is not heard any more: its sessions are detached, as if their connections had been cut."""
@@ -157,6 +168,10 @@ class Owner:
                 if not requests:
                     continue
             self._core.apply(session, requests, now)
+            for request in requests:
+                if type(request) is ShutDown and isinstance(request.queue, str):
+                    self._shut.add(request.queue)
+                    self._is_shut_told = False
             if type(requests[-1]) is Goodbye:
                 self._leave(guest, key)
 
@@ -206,9 +221,12 @@ class Owner:
 
     async def _commit(self) -> None:
         changes, self._changes = self._changes, []
-        rows = Rows(changes) if changes else None
-        if rows:
-            await self._append(self._image.fold(rows, self.writer, self.term, self._core.next_n))
+        rows = Rows(changes)
+        if rows or not self._is_shut_told:
+            entry = self._image.fold(rows, self.writer, self.term, self._core.next_n)
+            if not self._is_shut_told:
+                entry.shut, self._is_shut_told = sorted(self._shut), True
+            await self._append(entry)
 
     async def _append(self, entry: Entry) -> None:
         data = encode(entry)

@@ -26,11 +26,12 @@ class Patience:
     def __init__(self) -> None:
         self._claim_at: float | None = None
         self._kind = -1.0
-        self._knows_one = False
+        self.knows_one = False
+        """Whether there was an owner since this program began."""
 
     def seen(self) -> None:
         """There is an owner."""
-        self._claim_at, self._kind, self._knows_one = None, -1.0, True
+        self._claim_at, self._kind, self.knows_one = None, -1.0, True
 
     def missed(self, now: float, kind: float, unit: float) -> None:
         """There is none: ABSENT_S, SILENT_S or LEFT_S, counted from when it was first missed in that way."""
@@ -39,7 +40,7 @@ class Patience:
         if self._kind >= 0 and kind > self._kind:
             return  # who was known to be gone has not become alive by saying nothing
         self._kind = kind
-        wait_s = kind + _SPREAD[kind] * unit if self._knows_one or kind == SILENT_S else 0.0
+        wait_s = kind + _SPREAD[kind] * unit if self.knows_one or kind == SILENT_S else 0.0
         at = now + wait_s
         self._claim_at = at if self._claim_at is None else min(at, self._claim_at)
 
