@@ -198,7 +198,7 @@ def test_a_move_under_load_that_is_killed_and_started_again_loses_and_doubles_no
 
 @pytest.mark.programs
 def test_from_valkey_to_nats(valkey: RedisServer, tmp_path: Path, command: Command, key: str) -> None:
-    """The next step up; the URL's other name, and what a target that takes no dead letters over is told of."""
+    """The next step up, with the URL's other name, and one step back."""
     (tmp_path / "nats").mkdir()
     nats = NatsServer(tmp_path / "nats")
     nats.start()
@@ -213,15 +213,18 @@ def test_from_valkey_to_nats(valkey: RedisServer, tmp_path: Path, command: Comma
                 received.reject("no")
             said = command("queue", "move", place, nats.url, "--authkey", key, "--json").json
             assert (said["moved"], said["left"], said["overtaken"]) == (2002, 0, 0)
-            assert said["dead"] + said["dead_staying"] == 1
+            assert (said["dead"], said["dead_staying"]) == (1, 0)
+            (letter,) = target.dead("dead").list()
+            assert (letter.message.id, letter.reason) == ("mine", "no")
             got: list[object] = []
             while len(got) < 2001:
                 got += target.queue("mail").get_many(500, timeout=10)
             assert sorted(map(str, got)) == sorted([*map(str, range(2000)), "urgent"])
             (numbers,) = target.stats("mail").queues
             assert numbers.delayed == 1
-            refused = command("queue", "move", nats.url, place, "--authkey", key)
-            assert refused.code == Exit.USAGE or target.engine.features.moves
+            back = command("queue", "move", nats.url, place, "--queue", "dead", "--authkey", key, "--json").json
+            assert back["dead"] == 1
+            assert [letter.message.id for letter in source.dead().list()] == ["mine"]
     finally:
         nats.stop()
 
