@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue as stdlib_queue
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -17,15 +16,15 @@ from manyhands.client.messages import (
     lease_lost,
     make_message,
     make_messages,
-    server_gone,
     to_wait_s,
     unreturned,
 )
 from manyhands.client.records import Held
 from manyhands.client.session import GRACE_S
+from manyhands.client.taking import what_came
 from manyhands.codec import check_size, encode
-from manyhands.errors import SealBroken, ServerGone, ShutDown, UndecodableBody, from_code
-from manyhands.events import FOREVER, Count, Declare, Failed, Join, QueueInfo, Settled, Size
+from manyhands.errors import SealBroken, ServerGone, ShutDown, UndecodableBody
+from manyhands.events import FOREVER, Count, Declare, Join, QueueInfo, Settled, Size
 from manyhands.events import ShutDown as ShutDownRequest
 from manyhands.model import Message, QueueStats, SettleKind
 
@@ -213,13 +212,7 @@ class AioQueue:
         if not call.is_over():
             state.cancel(call)
             session.flush_soon()
-        if call.held:
-            return call.held
-        if isinstance(call.reply, Failed):
-            raise from_code(call.reply.code, call.reply.text, call.reply.facts)
-        if state.is_closing:
-            raise server_gone()
-        raise stdlib_queue.Empty
+        return what_came(call, is_closing=state.is_closing)
 
     # -- settling
 

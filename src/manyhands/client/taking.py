@@ -46,11 +46,16 @@ def hear(session: ClientSession, call: Call, deadline: float | None, now: float)
             if not call.is_over():
                 state.cancel(call)
         session.flush()
+    return what_came(call, is_closing=state.is_closing)
+
+
+def what_came(call: Call, *, is_closing: bool) -> list[Held]:
+    """What a get's question brought, once it is over or was cancelled: at least one delivery, or the error to raise."""
     if call.held:
         return call.held
     if isinstance(call.reply, Failed):
         raise from_code(call.reply.code, call.reply.text, call.reply.facts)
-    if state.is_closing:
+    if is_closing:
         raise server_gone()
     assert call.reply is None or isinstance(call.reply, Granted)
     raise stdlib_queue.Empty

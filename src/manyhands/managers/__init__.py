@@ -8,10 +8,11 @@ Every name that programs take from the standard library's module is here too: wh
 
 from multiprocessing.managers import Namespace, RemoteError, SharedMemoryManager
 
-from manyhands.managers.base import BaseManager, Server
+from manyhands.managers.base import BaseManager
 from manyhands.managers.object_proxy import AutoProxy, MakeProxyType
 from manyhands.managers.object_proxy import ObjectProxy as BaseProxy
 from manyhands.managers.proxies import QueueProxy
+from manyhands.managers.serving import Server
 from manyhands.managers.standard_proxies import (
     AcquirerProxy,
     ArrayProxy,

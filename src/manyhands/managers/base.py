@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +10,7 @@ from multiprocessing import process, util
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from manyhands.address import parse_address, scheme_of, without_password
+from manyhands.address import parse_address
 from manyhands.auth import Keyring
 from manyhands.errors import ProtocolError, TaskFailed, UnsupportedFeature, UsageError
 from manyhands.managers import homes, stdlib
@@ -21,7 +20,9 @@ from manyhands.managers.plain import PICKLE, SERIALIZERS
 from manyhands.managers.registry import Entry, check_registration, names_of
 from manyhands.managers.remote_errors import CallableFailed
 from manyhands.managers.responsiveness import SWITCH_INTERVAL_S
+from manyhands.managers.serving import Server, ServingHere
 from manyhands.managers.stdlib import AuthenticationString, State
+from manyhands.managers.where import checked_address, engine_url
 from manyhands.settings import find_key
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from manyhands.managers.stock_master import StockMasterLink
 
 _IN_MEMORY = "memory://"
-_EXAMPLE = "write it like ('', 5000) on the master and ('192.0.2.7', 5000) on a worker"
 
 
 class BaseManager:
@@ -80,10 +80,10 @@ class BaseManager:
         self._state = State()
         self._state.value = self._state.INITIAL
         self._process: ServingHere | None = None
-        self._url = _engine_url(address)
+        self._url = engine_url(address)
         if self._url is not None and store != _IN_MEMORY:
             raise UsageError(f"address={address!r} says already where the queues live; leave store={store!r} out.")
-        self._host, self._port = ("", 0) if self._url is not None else _checked_address(address)
+        self._host, self._port = ("", 0) if self._url is not None else checked_address(address)
         self._given_key = authkey
         self._keyring = Keyring(process.current_process().authkey if authkey is None else authkey)
         self._authkey = AuthenticationString(self._keyring.raw)
@@ -344,88 +344,3 @@ class BaseManager:
                 finalizer()
             self._master = None
             self._state.value = self._state.INITIAL
-
-
-class Server:
-    """What `get_server()` returns: a bound manager, to be served in the calling thread."""
-
-    def __init__(self, manager: BaseManager, master: Master) -> None:
-        self._manager = manager
-        self._master = master
-        self.listener = _Listener(self)
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where it listens."""
-        address: tuple[str, int] = self._manager.address
-        return address
-
-    def serve_forever(self) -> None:
-        """Serve until Ctrl-C, SIGTERM or shutdown() from another thread; then stop in good order and return."""
-        try:
-            self._master.run()
-        finally:
-            self._manager.shutdown()
-
-
-def _engine_url(address: object) -> str | None:
-    """The address if it is an engine URL; None if it is of another kind."""
-    if not isinstance(address, str) or "://" not in address:
-        return None
-    try:
-        scheme_of(address)
-    except UsageError as error:
-        raise type(error)(f"address={without_password(address)!r}: {error}") from None
-    return address
-
-
-class _Listener:
-    """The standard library's name for what a server listens with."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self.address = server.address
-
-    def close(self) -> None:
-        """Give the address up; the manager can then be started anew."""
-        self._server._manager._unbind(self._server._master)
-
-
-class ServingHere:
-    """Stands where the standard library keeps the manager's process: the server is a thread of this one."""
-
-    name = "MainProcess"
-
-    def __init__(self, manager: BaseManager) -> None:
-        self._manager = manager
-        self.pid = os.getpid()
-
-    @property
-    def exitcode(self) -> int | None:
-        """0 once the manager was shut down."""
-        return None if self.is_alive() else 0
-
-    def is_alive(self) -> bool:
-        """Whether the manager serves."""
-        return not self._manager._is_over.is_set()
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait until the manager was shut down."""
-        self._manager.join(timeout)
-
-    def terminate(self) -> None:
-        """Shut the manager down."""
-        self._manager.shutdown()
-
-
-def _checked_address(address: object) -> tuple[str, int]:
-    match address:
-        case None:
-            return ("127.0.0.1", 0)
-        case (str(host), int(port)) if 0 <= port <= 65535:
-            return (host, port)
-        case str():
-            raise UnsupportedFeature(
-                f"address={address!r}: Unix sockets and pipes are not in this version of manyhands; {_EXAMPLE}."
-            )
-    raise UsageError(f"address={address!r} is no (host, port); {_EXAMPLE}.")
