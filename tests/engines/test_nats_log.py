@@ -12,7 +12,7 @@ import pytest
 from manyhands.engines.nats import NatsEngine
 from manyhands.engines.nats.driver import Driver, Unreachable
 from manyhands.engines.nats.entries import FORMAT, Entry, encode
-from manyhands.engines.nats.log import Deposed, Log
+from manyhands.engines.nats.log import Deposed, Log, Torn
 from manyhands.engines.nats.where import parse
 from manyhands.errors import UsageError
 from nats_server import NatsServer
@@ -136,6 +136,32 @@ def test_what_was_given_up_is_gone_and_the_rest_is_read(server: NatsServer) -> N
             await log.purge(90)
             assert [int(data) for _, _, data in await content(other)] == list(range(90, 100))
             assert other.last == 100
+
+    asyncio.run(run())
+
+
+def test_a_reading_whose_beginning_was_given_up_meanwhile_is_not_trusted(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read may have been taken back by an entry that is not there any more."""
+
+    async def run() -> None:
+        async with two_logs(server) as (reader, owner, driver):
+            for n in range(100):
+                await owner.append("owner", b"%d" % n)
+            publish = driver.publish
+            asked: list[str] = []
+
+            async def late(subject: str, data: bytes, *, reply: str = "", headers: dict[str, str] | None = None) -> None:
+                asked.append(subject)
+                if len(asked) == 2:  # the second batch of the reading
+                    await owner.purge(60)
+                await publish(subject, data, reply=reply, headers=headers)
+
+            monkeypatch.setattr(driver, "publish", late)
+            with pytest.raises(Torn):
+                await content(reader)
+            assert len(await content(reader)) == 40
 
     asyncio.run(run())
 
