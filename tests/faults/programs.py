@@ -23,7 +23,7 @@ from typing import Any
 import manyhands as mh
 from manyhands.auth import Keyring
 from manyhands.engines.sqlite import SqliteEngine
-from manyhands.errors import LeaseLost, ServerGone, ShutDown
+from manyhands.errors import LeaseLost, ServerGone, ServerUnavailable, ShutDown
 from manyhands.model import Limits
 from manyhands.server import SocketServer
 
@@ -60,15 +60,16 @@ def producer(url: str, name: str, total: str, journal: str) -> None:
     with mh.connect(url, KEY, timeout_s=CONNECT_S) as client:
         tasks = client.queue("tasks", BOUND)
         for number in range(first, int(total)):
-            tasks.put((name, number), id=f"{name}:{number}")
+            insist(tasks.put, (name, number), id=f"{name}:{number}")
             notes.write(str(number))
 
 
-def insist(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call it, again where it only says that an earlier put was refused: that task and its result are another's by now."""
+def insist(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call it, again where it only says that an earlier put was refused (that task and its result are another's by now),
+    or that nobody answers: a cluster elects a leader. All that is called here may be said twice."""
     while True:
-        with suppress(LeaseLost):
-            return call(*arguments)
+        with suppress(LeaseLost, ServerUnavailable):
+            return call(*arguments, **options)
 
 
 def worker(url: str, journal: str) -> None:
@@ -92,7 +93,8 @@ def collector(url: str, journal: str) -> None:
         results = client.queue("results")
         try:
             while True:
-                with results.receive() as delivery:
+                # An answer that was not there in time is no loss: what is not done comes again, and says so.
+                with suppress(LeaseLost, ServerUnavailable), results.receive() as delivery:
                     name, number, square = delivery.value
                     notes.write(f"{name} {number} {square} {delivery.attempt}")
         except (ShutDown, ServerGone):

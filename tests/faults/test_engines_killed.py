@@ -18,7 +18,7 @@ from .passing import IN_HAND, Passed, pass_all, producers, workers
 pytestmark = pytest.mark.faults
 
 IS_NIGHTLY = os.environ.get("MANYHANDS_TEST_PROFILE") == "nightly"
-TASKS = int(os.environ.get("MANYHANDS_ENGINE_FAULT_TASKS", "100000" if IS_NIGHTLY else "1500"))
+TASKS = int(os.environ.get("MANYHANDS_ENGINE_FAULT_TASKS", "100000" if IS_NIGHTLY else "900"))
 KILLS = int(os.environ.get("MANYHANDS_ENGINE_FAULT_KILLS", "100" if IS_NIGHTLY else "6"))
 SEED = int(os.environ.get("MANYHANDS_FAULT_SEED", "1"))
 STREAM = "MANYHANDS_main"
