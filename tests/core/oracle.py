@@ -18,6 +18,7 @@ class Known:
     turn: int = 0
     due_at: float = 0.0
     put_due_at: float = 0.0
+    not_before: float = 0.0  # when given back, where a restart found it leased before its time as the clock has it
     deliveries: int = 0
     is_head: bool = False
     is_suspect: bool = False
@@ -93,24 +94,27 @@ class Oracle:
         m.place = "dead"
         self.unfinished[m.queue] = max(0, self.unfinished[m.queue] - 1)
 
-    def give_back(self, m: Known, *, is_charged: bool, is_suspect: bool, due_at: float = 0.0) -> None:
+    def give_back(self, m: Known, wall: float, *, is_charged: bool, is_suspect: bool, due_at: float = 0.0) -> None:
         if is_charged and m.deliveries >= m.max_deliveries:
             self.bury(m)
             return
         m.deliveries -= not is_charged
+        if m.not_before > wall:
+            due_at = max(due_at, m.not_before)
+        m.not_before = 0.0
         m.is_suspect, m.is_head, m.due_at = is_suspect, True, due_at
         m.place = "delayed" if due_at else "ready"
 
-    def lose(self, session: str) -> None:
+    def lose(self, session: str, wall: float) -> None:
         for m in self.messages.values():
             if m.place == "leased" and m.holder == session:
-                self.give_back(m, is_charged=m.is_begun, is_suspect=True)
+                self.give_back(m, wall, is_charged=m.is_begun, is_suspect=True)
 
     def pass_time(self, mono: float, wall: float) -> None:
         for session in [s for s, heard in self.heard.items() if mono >= heard + self.lease_s]:
-            self.lose(session)
+            self.lose(session, wall)
         for session in [s for s, until in self.away.items() if mono >= until]:
-            self.lose(session)
+            self.lose(session, wall)
         self.promote(wall)
 
     def restart(self, mono: float, wall: float) -> None:
@@ -124,6 +128,8 @@ class Oracle:
             due_at = m.due_at or m.put_due_at
             if m.place == "ready" and due_at > wall:  # the clock was set back since it was due
                 m.place, m.due_at = "delayed", due_at
+            if m.place == "leased" and m.put_due_at > wall:  # nobody wrote down whether it was due when it was leased
+                m.not_before = m.put_due_at
 
     def summary(self, queue: str) -> dict[str, Any]:
         leased = self.at(queue, "leased")

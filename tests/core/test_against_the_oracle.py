@@ -151,7 +151,7 @@ class Machine(RuleBasedStateMachine):
         mine = [m for m in self.oracle.at(recall.queue, "leased") if m.holder == session and not m.is_begun]
         given = mine[: recall.n] if generous else []
         for m in given:
-            self.oracle.give_back(m, is_charged=False, is_suspect=m.is_suspect)
+            self.oracle.give_back(m, self.driver.clock.wall, is_charged=False, is_suspect=m.is_suspect)
         self.hear(session)
         self.driver.core.apply(session, [Recalled(recall.queue, [m.token for m in given])], self.driver.clock.now())
         self.driver.collect()
@@ -210,13 +210,13 @@ class Machine(RuleBasedStateMachine):
             self.oracle.ack(m, is_task_done)
         elif kind == SettleKind.NACK:
             due_at = driver.clock.wall + delay_s if delay_s else 0.0
-            self.oracle.give_back(m, is_charged=True, is_suspect=False, due_at=due_at)
+            self.oracle.give_back(m, self.driver.clock.wall, is_charged=True, is_suspect=False, due_at=due_at)
         elif kind == SettleKind.REJECT:
             self.oracle.bury(m)
         elif kind == SettleKind.MOVED:
             self.oracle.leave(m)
         else:
-            self.oracle.give_back(m, is_charged=False, is_suspect=m.is_suspect)
+            self.oracle.give_back(m, self.driver.clock.wall, is_charged=False, is_suspect=m.is_suspect)
 
     @precondition(lambda self: self.tokens)
     @rule(session=sessions, which=st.integers(0, 1000))
@@ -253,7 +253,7 @@ class Machine(RuleBasedStateMachine):
         del self.oracle.heard[session]
         self.oracle.away[session] = self.driver.clock.mono + self.oracle.resume_s
         if how == "dead" or (how == "reported" and reporter):
-            self.oracle.lose(session)
+            self.oracle.lose(session, self.driver.clock.wall)
 
     @rule(session=sessions, keeps_all=st.booleans())
     def come_back(self, session: str, keeps_all: bool) -> None:
@@ -268,7 +268,7 @@ class Machine(RuleBasedStateMachine):
         assert is_resumed
         assert lost == stale
         for m in mine[len(kept) :]:
-            self.oracle.give_back(m, is_charged=False, is_suspect=m.is_suspect)
+            self.oracle.give_back(m, self.driver.clock.wall, is_charged=False, is_suspect=m.is_suspect)
         self.hear(session)
 
     @rule(seconds=st.sampled_from((0.5, 1.0, 2.5, 12.0, 29.0, 31.0)), pings=st.booleans())
