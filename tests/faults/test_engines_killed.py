@@ -104,18 +104,19 @@ def test_nothing_is_lost_though_nats_nodes_and_the_owners_of_its_queues_are_kill
 
     def kill_owner() -> None:
         """The program that runs the rules, whichever it is; the collector may be it as well."""
+        until(owners.exists, "an owner has said that it is one")
         pid = int(owners.read_text().split()[-1])
         name = next((name for name, process in programs.processes.items() if process.pid == pid), "")
         if name and not programs.is_over(name):
             programs.kill(name)
 
     def kill_node(name: str, at_once: Callable[[], object] = lambda: None) -> None:
-        """A second one would leave no majority: so the one before has to be back, with all that it had missed."""
-        until(nats.is_whole, "the cluster is whole again")
+        """And wait until it is back with all that it had missed: a second one away would leave no majority."""
         nats.kill(name)
         at_once()
         nats.restart(name)
         killed.append(name)
+        until(nats.is_whole, "the cluster is whole again")
 
     def kill_the_leader() -> None:
         kill_node(nats.leader_of(STREAM))
