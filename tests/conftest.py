@@ -8,11 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from programs.lab import Program
 
 # Before any other conftest imports from there: failures of the contract suite and its helpers show their values.
 pytest.register_assert_rewrite("manyhands.testing.contract")
+
+# A busy machine is no reason to fail: how long an example takes says nothing of what it found.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 Start = Callable[..., Program]
 

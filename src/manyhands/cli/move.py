@@ -46,8 +46,10 @@ def move(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Move queues to another server or store while programs go on using both: items, calls of tasks, delayed ones, dead
-    letters. Loses nothing; killed and started again, it moves nothing twice.
+    """Move queues to another server or store, in use.
+
+    Items, calls of tasks, delayed ones and dead letters, while programs go on using both. Loses nothing; killed and
+    started again, it moves nothing twice.
 
     \b
     Example: manyhands queue move tcp://127.0.0.1:5959 redis://10.0.0.7:6379
