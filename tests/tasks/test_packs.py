@@ -266,9 +266,14 @@ def server() -> Iterator[mh.Server]:
         yield serving
 
 
+WARM_UP = 20
+"""Runs by which the client learns how short they are, on a machine that is busy with other things too."""
+
+
 def burst(client: mh.Client, n: int) -> tuple[list[Any], list[str]]:
     """Submit n tasks of which some fail for good and some once; outcomes and ids."""
-    client.submit(deeds.uneven, 1).result(WAIT_S)
+    for _ in range(WARM_UP):
+        client.submit(deeds.uneven, 1).result(WAIT_S)
     futures = [client.submit(deeds.uneven, number) for number in range(n)]
     outcomes = [future.exception(WAIT_S) or future.result() for future in futures]
     return outcomes, [future.id for future in futures]
@@ -315,5 +320,5 @@ def test_in_pools_of_threads_no_task_of_a_pack_is_run_once_more_than_it_says(ser
         thread.join(WAIT_S)
     assert not thread.is_alive()
     times = Counter(deeds.ran)
-    assert times.pop(1) == 2
+    assert times.pop(1) == WARM_UP + 1
     assert {number for number, n in times.items() if n != 1} == set(range(50, 310, 100))
