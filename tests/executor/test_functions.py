@@ -10,6 +10,7 @@ import pytest
 from manyhands.calls.bodies import Head
 from manyhands.calls.functions import Functions
 from manyhands.codec import pickles
+from manyhands.errors import UsageError
 
 FACTOR = 3
 
@@ -95,3 +96,23 @@ def test_a_method_goes_before_its_arguments(functions: Functions[Head]) -> None:
     head, before = functions.get("abc".upper)
     assert head.function == "_operator:call"
     assert before[0]() == "ABC"
+
+
+async def fetch(n: int) -> int:
+    return n
+
+
+class Site:
+    async def fetch(self, n: int) -> int:
+        return n
+
+
+@pytest.mark.parametrize("function", [fetch, Site().fetch])
+def test_a_coroutine_function_is_refused_where_it_is_given(functions: Functions[Head], function: Any) -> None:
+    with pytest.raises(UsageError, match=r"fetch is a coroutine function.*@mh\.task"):
+        functions.get(function)
+
+
+def test_what_cannot_be_called_is_refused_where_it_is_given(functions: Functions[Head]) -> None:
+    with pytest.raises(UsageError, match="'shop:send' cannot be called"):
+        functions.get("shop:send")  # type: ignore[arg-type]

@@ -14,10 +14,12 @@ from typing import Any, Generic, TypeVar
 
 from manyhands.calls.bodies import Function, Head, Setup, to_function
 from manyhands.codec.pickles import PLAIN_TYPES, reference_to
+from manyhands.errors import UsageError
 
 _KEPT = 256
 _STABLE_TYPES = PLAIN_TYPES | {ModuleType, BuiltinFunctionType, type}
 _MISSING = object()
+_ASYNC = sum(flag for flag, name in dis.COMPILER_FLAG_NAMES.items() if name in ("COROUTINE", "ASYNC_GENERATOR"))
 
 
 T = TypeVar("T")
@@ -67,14 +69,17 @@ class Functions(Generic[T]):
         """What was made of the function's head, and what goes before the caller's arguments.
 
         Raises:
+            UsageError: it is no function, or one that gives a coroutine.
             PayloadNotEncodable: it cannot be pickled.
         """
         kind = type(function)
         if kind is not FunctionType and kind is not BuiltinFunctionType:
+            _check(function)
             return self._of(to_function(function, self._python, timeout_s=self._timeout_s, setup=self._setup))
         kept = self._kept.get(function)
         if kept is not None and (kept.is_pure or kept.is_still_right()):
             return kept.made, ()
+        _check(function)
         found = to_function(function, self._python, timeout_s=self._timeout_s, setup=self._setup)
         made, before = self._of(found)
         kept = _Kept(made)
@@ -96,6 +101,18 @@ class Functions(Generic[T]):
                 self._by_head.clear()
             made = self._by_head[found.head] = self._make(found.head)
         return made, found.before
+
+
+def _check(function: Any) -> None:
+    """Refuse here what could only fail at the worker."""
+    if not callable(function):
+        raise UsageError(f"{function!r:.80} cannot be called; give the function itself, and its arguments after it.")
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if code is not None and code.co_flags & _ASYNC:
+        raise UsageError(
+            f"{function.__qualname__} is a coroutine function, and what it gives cannot travel; make it a task with "
+            "@mh.task, or submit a function that calls asyncio.run."
+        )
 
 
 def _look(function: FunctionType, refers: _Kept[Any], seen: set[int]) -> bool:
