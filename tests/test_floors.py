@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "manyhands"
 
 # Floor by floor, from the ground up; on one line a module may import those to its left.
 FLOORS: list[list[str]] = [
-    ["errors", "clock", "model", "events", "_faults", "_memory", "_text", "_version"],
+    ["errors", "clock", "model", "events", "_chance", "_faults", "_memory", "_text", "_version"],
     ["lifecycle", "retry", "codec", "auth", "wire", "calls", "tasks", "address"],
     ["_waiter", "_inbox", "_resuming", "_forks", "_sockets", "_bridge", "_turns", "sweeper", "engines", "settings"],
     ["server", "worker", "client", "moving", "submitting", "serving", "executor", "managers", "aio", "testing"],
@@ -46,6 +46,7 @@ IMPURE = frozenset(
     ]
 )
 IMPURE_ALLOWED = {
+    "_chance": {"random"},  # the one place that takes chance from somewhere
     "clock": {"time"},  # the one place that reads the machine's clocks
     "errors": {"concurrent"},  # BrokenProcessPool, which WorkerCrashed is
     "tasks": {"datetime"},  # the types, which are plain data; not the clock
@@ -193,7 +194,23 @@ def child_stays_small(found: Import) -> str | None:
     return found.complaint("the worker's child needs floors 0 and 1 only, so that it starts fast and stays small.")
 
 
-RULES = (below_or_left, pure_below_two, only_codec_unpickles, engines_stand_alone, drivers_stay_home, child_stays_small)
+def the_programs_chance_is_its_own(found: Import) -> str | None:
+    """Who draws from the random module changes what a program that seeded it draws next. Tests' helpers seed their own."""
+    mine = unit(found.module)
+    if found.target.partition(".")[0] != "random" or mine == "testing" or PLACE.get(mine, (9, 0))[0] < 2:
+        return None  # below, pure_below_two has its own word
+    return found.complaint("the random module is the program's, which may have seeded it; use _chance.CHANCE.")
+
+
+RULES = (
+    below_or_left,
+    pure_below_two,
+    only_codec_unpickles,
+    engines_stand_alone,
+    drivers_stay_home,
+    child_stays_small,
+    the_programs_chance_is_its_own,
+)
 
 
 def complaints(root: Path) -> list[str]:
@@ -242,6 +259,7 @@ PLANTED = {
     "a socket in the wire": ("wire/frames.py", "import socket\n", "decides and does nothing"),
     "a clock in the core": ("lifecycle/core.py", "from time import monotonic\n", "decides and does nothing"),
     "randomness in the core": ("lifecycle/core.py", "import random\n", "decides and does nothing"),
+    "the program's random numbers": ("client/session.py", "from random import random\n", "may have seeded it"),
     "an event loop in the protocol": ("wire/server.py", "import asyncio.streams\n", "decides and does nothing"),
     "unpickling outside codec": ("managers/proxies.py", "from pickle import loads\n", "may pickle or unpickle"),
     "cloudpickle outside codec": ("client/queue.py", "import cloudpickle\n", "may pickle or unpickle"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import time
 from collections.abc import Callable, Sequence
 
+from manyhands._chance import CHANCE
 from manyhands.address import Address
 from manyhands.auth import Keyring
 from manyhands.engines.remote.trying import Trying
@@ -77,7 +77,7 @@ class Connection(asyncio.BufferedProtocol):
             if isinstance(self._failure, AuthenticationFailed | ProtocolError):
                 raise self._failure
             now = time.monotonic()
-            at = trying.next_at(self.wire.next_attempt_at(now, random.random()), now)
+            at = trying.next_at(self.wire.next_attempt_at(now, CHANCE.random()), now)
             cause = self._failure if isinstance(self._failure, OSError) else ConnectionResetError(str(self._failure))
             if at is None:
                 raise ServerUnavailable(
@@ -228,7 +228,7 @@ class Connection(asyncio.BufferedProtocol):
                 if isinstance(self._failure, SessionTaken):
                     self._on_taken(self._failure)
                     return
-                at = self.wire.next_attempt_at(time.monotonic(), random.random())
+                at = self.wire.next_attempt_at(time.monotonic(), CHANCE.random())
                 log.info("No connection to %s, trying again: %s", self.address.url, self._failure)
                 await asyncio.sleep(max(0.0, at - time.monotonic()))
                 await self._dial(_DIAL_S)

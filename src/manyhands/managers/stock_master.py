@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import random
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from functools import lru_cache
 from multiprocessing import managers
 from typing import Any, cast
 
+from manyhands._chance import CHANCE
 from manyhands.address import Address
 from manyhands.auth import Keyring
 from manyhands.client.session import GONE_S
@@ -80,7 +80,7 @@ class StockMasterLink:
                     managers.dispatch(connection, None, "dummy")  # type: ignore[attr-defined]
                 return
             except ConnectionLost as error:
-                wait_s = backoff_s(attempt, base_s=_RETRY_BASE_S, cap_s=_RETRY_CAP_S, unit=random.random())
+                wait_s = backoff_s(attempt, base_s=_RETRY_BASE_S, cap_s=_RETRY_CAP_S, unit=CHANCE.random())
                 if time.monotonic() + wait_s >= started + timeout_s:
                     raise ServerUnavailable(
                         f"No master answers at {self._where} after {time.monotonic() - started:.1f} s ({error}); check that "
@@ -169,7 +169,7 @@ class _Guarded:
             except ConnectionLost as error:
                 self._hang_up()
                 attempt += 1
-                wait_s = backoff_s(attempt, base_s=_RETRY_BASE_S, cap_s=_RETRY_CAP_S, unit=random.random())
+                wait_s = backoff_s(attempt, base_s=_RETRY_BASE_S, cap_s=_RETRY_CAP_S, unit=CHANCE.random())
                 # Only a get may be made again: nobody knows whether a put or a method of the program's was done.
                 if methodname != "get" or time.monotonic() + wait_s >= gives_up_at:
                     raise _gone(Address(*self._token.address).url, str(error)) from error

@@ -13,7 +13,6 @@ import contextlib
 import logging
 import math
 import os
-import random
 import secrets
 import socket
 import sys
@@ -27,6 +26,7 @@ from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
 from manyhands import _forks
+from manyhands._chance import CHANCE
 from manyhands.address import Address, parse_address
 from manyhands.auth import Keyring
 from manyhands.calls.bodies import to_setup
@@ -144,7 +144,7 @@ class Crew:
         self._supervisor = Supervisor(
             [queue + CALLS for queue in queues],
             new_session=lambda: secrets.token_hex(_SESSION_BYTES),
-            unit=random.Random().random,
+            unit=CHANCE.random,
             max_memory_bytes=max_memory_bytes,
             grace_s=grace_s,
         )

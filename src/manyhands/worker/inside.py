@@ -12,7 +12,6 @@ import contextlib
 import logging
 import math
 import queue
-import random
 import secrets
 import threading
 import time
@@ -20,6 +19,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import count
 
+from manyhands._chance import CHANCE
 from manyhands.address import Address
 from manyhands.auth import Keyring
 from manyhands.codec import Codec
@@ -90,7 +90,7 @@ class Inside:
         self.runner = Runner(
             Codec([(key.id, key.body) for key in keyring]),
             utc=time.time,
-            unit=random.Random().random,
+            unit=CHANCE.random,
             tasks_only=tasks_only,
             on_progress=self._on_progress,
             is_cancelled=lambda token, part: (token, part) in self.cancelled,

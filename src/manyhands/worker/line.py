@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import select
 import socket
 import struct
@@ -20,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
 
+from manyhands._chance import CHANCE
 from manyhands.auth import Keyring
 from manyhands.errors import ManyhandsError, ProtocolError, ServerUnavailable
 from manyhands.events import Reply, Report, Request, Settle
@@ -234,7 +234,7 @@ class Line:
         with self._dialling:
             if self._sock is not None:
                 return
-            pause_s = self.wire.next_attempt_at(time.monotonic(), random.random()) - time.monotonic()
+            pause_s = self.wire.next_attempt_at(time.monotonic(), CHANCE.random()) - time.monotonic()
             if self._cause and pause_s > 0:
                 time.sleep(min(pause_s, PAUSE_S))
                 if pause_s > PAUSE_S:

@@ -11,13 +11,13 @@ reads the pipe. What may be run, and when not, is said by the block (block.py), 
 from __future__ import annotations
 
 import contextlib
-import random
 import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from manyhands._chance import CHANCE
 from manyhands.codec import Codec
 from manyhands.errors import AuthenticationFailed, ManyhandsError, ProtocolError
 from manyhands.events import Begin, Failed, Goodbye, Granted, Lease, Offer, Progress, Recall, Recalled, Reply, Withdraw
@@ -67,7 +67,7 @@ class Child:
         self._runner = Runner(
             Codec([(key.id, key.body) for key in self._line.keyring]),
             utc=time.time,
-            unit=random.random,
+            unit=CHANCE.random,
             tasks_only=settings.tasks_only,
             on_progress=self._on_progress,
         )

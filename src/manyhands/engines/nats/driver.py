@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from manyhands import _forks
+from manyhands._chance import CHANCE
 from manyhands.engines.nats.where import Where
 from manyhands.errors import AuthenticationFailed, EngineUnavailable, ManyhandsError
 from manyhands.retry import backoff_s
@@ -89,7 +89,7 @@ class Driver:
             Denied: it does not let us in.
         """
         problem: Exception = Unreachable("no host was named")
-        for url in random.sample(self._urls, len(self._urls)):
+        for url in CHANCE.sample(self._urls, len(self._urls)):
             client = Client()
             try:
                 await asyncio.wait_for(self._connect(client, url), CONNECT_S)
@@ -166,7 +166,7 @@ class Driver:
             except (Unreachable, Denied) as error:
                 attempt += 1
                 _log.debug("NATS is not reached: %s", error)
-                await asyncio.sleep(backoff_s(attempt, base_s=_BASE_S, cap_s=_CAP_S, unit=0.5 + random.random() / 2))
+                await asyncio.sleep(backoff_s(attempt, base_s=_BASE_S, cap_s=_CAP_S, unit=0.5 + CHANCE.random() / 2))
             else:
                 _log.info("reached the NATS at %s again", self._where.text)
                 self._found()

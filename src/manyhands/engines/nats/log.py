@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import random
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
+from manyhands._chance import CHANCE
 from manyhands.engines.nats.checks import Found, check_version, examine, replicas_for
 from manyhands.engines.nats.driver import Denied, Driver, Nobody, Unreachable
 from manyhands.engines.nats.where import Where
@@ -202,7 +202,7 @@ class Log:
                 attempt += 1
                 if attempt == 5:
                     _log.warning("an append to %s is not answered (%s); it is tried again", self._where.stream, problem)
-                await asyncio.sleep(backoff_s(attempt, base_s=0.05, cap_s=1.0, unit=0.5 + random.random() / 2))
+                await asyncio.sleep(backoff_s(attempt, base_s=0.05, cap_s=1.0, unit=0.5 + CHANCE.random() / 2))
         self.last = number
 
     async def _has(self, number: int, id_: str) -> bool:
@@ -250,7 +250,7 @@ class _Reading:
     async def run(self) -> None:
         """Raises: as `Log.read`."""
         driver = self._driver
-        inbox = f"_INBOX.manyhands.{random.getrandbits(96):024x}"
+        inbox = f"_INBOX.manyhands.{CHANCE.getrandbits(96):024x}"
         await driver.subscribe(inbox, self._on_message, self._on_status)
         try:
             config = {"ack_policy": "none", "deliver_policy": "all", "mem_storage": True, "num_replicas": 1}

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from manyhands._bridge import Mailbox
+from manyhands._chance import CHANCE
 from manyhands.clock import SystemClock
 from manyhands.engines.nats.checks import Found
 from manyhands.engines.nats.driver import Denied, Driver, Nobody, Unreachable, as_engine_error
@@ -303,7 +303,7 @@ class Program:
                 await self._turn()
             except (Unreachable, Denied, Torn) as problem:
                 _log.debug("no owner yet: %r", problem)
-                await asyncio.sleep(0.05 + 0.1 * random.random())
+                await asyncio.sleep(0.05 + 0.1 * CHANCE.random())
             except Deposed as deposed:
                 _log.info("this program is not the owner of its queues any more: %s", deposed)
             except UsageError as error:
@@ -323,12 +323,12 @@ class Program:
         try:
             answer = await find_owner(self._driver, self.where.prefix, self._id, link, _HELLO_S)
         except Nobody:
-            self._patience.missed(now, ABSENT_S, random.random())
+            self._patience.missed(now, ABSENT_S, CHANCE.random())
         except Unreachable:
-            self._patience.missed(now, SILENT_S, random.random())
+            self._patience.missed(now, SILENT_S, CHANCE.random())
         else:
             if not answer.term:  # somebody is about to become the owner
-                await asyncio.sleep(0.02 + 0.03 * random.random())
+                await asyncio.sleep(0.02 + 0.03 * CHANCE.random())
                 return
             await self._follow(link, answer)
             return
@@ -355,7 +355,7 @@ class Program:
                     link.pulse()
         how = over.result()
         now = self._clock.now().mono
-        self._patience.missed(now, how, random.random())
+        self._patience.missed(now, how, CHANCE.random())
         if how == SILENT_S:
             self._patience.is_over(now)
 

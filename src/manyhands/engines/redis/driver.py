@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from redis.connection import Connection, SSLConnection
 from redis.retry import Retry
 
 from manyhands import _forks
+from manyhands._chance import CHANCE
 from manyhands.engines.redis.script import function, packed, source
 from manyhands.engines.redis.where import Where
 from manyhands.errors import AuthenticationFailed, EngineUnavailable
@@ -182,7 +182,7 @@ class Driver:
             Unreachable: none of the hosts answers.
             Denied: it does not let us in.
         """
-        hosts = [self._node] if self._node else random.sample(self._where.hosts, len(self._where.hosts))
+        hosts = [self._node] if self._node else CHANCE.sample(self._where.hosts, len(self._where.hosts))
         problem: Exception = Unreachable("no host was named")
         for host, port in hosts:
             try:

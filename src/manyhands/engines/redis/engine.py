@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import secrets
 import time
 import weakref
@@ -12,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from manyhands._chance import CHANCE
 from manyhands.engines.base import Sink
 from manyhands.engines.redis.checks import About, Found, examine, parse_info
 from manyhands.engines.redis.copies import Copies, ask_replicas
@@ -59,7 +59,7 @@ class RedisEngine:
                 break
             except (Unreachable, Refusal, Denied) as problem:
                 now = time.monotonic()
-                reach.failed(now, random.random())
+                reach.failed(now, CHANCE.random())
                 if isinstance(problem, Denied) or reach.next_at > deadline:
                     raise as_engine_error(problem, self._where.text) from problem
                 time.sleep(reach.next_at - now)

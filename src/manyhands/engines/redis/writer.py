@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from manyhands._chance import CHANCE
 from manyhands._inbox import Inbox
 from manyhands.engines.redis import asking, script
 from manyhands.engines.redis.checks import About
@@ -357,7 +357,7 @@ class Writer:
         try:
             self._connect()
         except (Unreachable, Refusal, Denied) as error:
-            self._reach.failed(time.monotonic(), random.random())
+            self._reach.failed(time.monotonic(), CHANCE.random())
             self._driver.look_around()
             _log.debug("Redis is not reached: %s", error)
             return False

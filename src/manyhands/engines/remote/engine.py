@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import secrets
 import socket
 import threading
@@ -12,6 +11,7 @@ import time
 import weakref
 from collections.abc import Sequence
 
+from manyhands._chance import CHANCE
 from manyhands.address import Address, parse_address
 from manyhands.auth import Keyring
 from manyhands.engines.base import Sink
@@ -131,7 +131,7 @@ class RemoteEngine:
             except OSError as error:
                 cause = error
             now = time.monotonic()
-            at = trying.next_at(link.wire.next_attempt_at(now, random.random()), now)
+            at = trying.next_at(link.wire.next_attempt_at(now, CHANCE.random()), now)
             if self._closed.is_set():
                 at = None
             if at is None:

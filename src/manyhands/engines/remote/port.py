@@ -13,13 +13,13 @@ often always reads for itself.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Sequence
 from typing import NoReturn
 
 from manyhands import _forks
+from manyhands._chance import CHANCE
 from manyhands.engines.base import Sink, Waiter
 from manyhands.engines.remote.link import Link
 from manyhands.engines.remote.transport import Transport
@@ -68,7 +68,6 @@ class RemotePort:
         self._told = ""
         self._nudge = threading.Lock()
         self._nudge.acquire()
-        self._random = random.Random()
         _forks.watch(self)
         self._thread = threading.Thread(target=self._run, name="manyhands-client", daemon=True)
         self._thread.start()
@@ -410,7 +409,7 @@ class RemotePort:
             if self._is_ended:
                 return
             now = time.monotonic()
-            at = link.wire.next_attempt_at(now, self._random.random())
+            at = link.wire.next_attempt_at(now, CHANCE.random())
             cause = link.cause
             if isinstance(cause, SessionTaken):
                 self._give_up(cause)
