@@ -1,18 +1,20 @@
-"""One session's end of an engine that many programs share: what it asked, what it holds, and so its way back.
+"""What engines that many programs share (Redis, NATS) have in common: whose they are, and their sessions' way back.
 
-An engine that can be lost and found again (Redis, NATS) attaches its sessions anew then: with the tokens that they hold,
-and with what has no answer yet sent again.
+An engine that can be lost and found again attaches its sessions anew then: with the tokens that they hold, and with what
+has no answer yet sent again.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from manyhands import _forks
 from manyhands._waiter import Waiter
-from manyhands.errors import ManyhandsError, ServerUnavailable
+from manyhands.errors import ManyhandsError, ServerUnavailable, UsageError
 from manyhands.events import Attach, Attached, Granted, Recalled, Reply, Request, Settle, Settled
 
 _log = logging.getLogger(__name__)
@@ -117,3 +119,51 @@ class ResumingPort:
         elif kind is Settled and type(request) is Settle:
             self.held.difference_update(settlement.token for settlement in request.settlements)
         return reply
+
+
+class ResumingEngine:
+    """The process's own end of such an engine: usable until it is closed, and in the process that opened it only.
+
+    Args:
+        place: where it is, as sentences name it.
+        connect_timeout_s: how long attaching a session may take.
+    """
+
+    def __init__(self, place: str, connect_timeout_s: float) -> None:
+        self._place = place
+        self._connect_timeout_s = connect_timeout_s
+        self._is_closed = False
+        self._is_foreign = False
+        _forks.watch(self)
+
+    def close_in_child(self) -> None:
+        """This process was forked from the one whose engine it is."""
+        self._is_foreign = True
+
+    def _check(self) -> None:
+        if self._is_foreign:
+            raise UsageError(
+                f"the connection to {self._place} belongs to the process that this one was forked from; "
+                "connect again in this process"
+            )
+        if self._is_closed:
+            raise ServerUnavailable(
+                f"the connection to {self._place} was closed in this process, so it takes no more requests; open it again"
+            )
+
+    def _wait_for(self, port: ResumingPort, is_alive: Callable[[], bool], late: Callable[[], Exception]) -> None:
+        """Return when the port's session is attached.
+
+        Args:
+            is_alive: whether anybody will still attach it; if not, the engine was closed.
+            late: makes the error to raise when connect_timeout_s are over.
+        """
+        deadline = time.monotonic() + self._connect_timeout_s
+        while not port.opened.block(0.5):
+            if not is_alive():
+                self._check()
+            if time.monotonic() > deadline:
+                port.is_over = True
+                raise late()
+        if port.refusal is not None:
+            raise port.refusal

@@ -11,6 +11,7 @@ from typing import Protocol
 from manyhands.auth import Keyring
 from manyhands.engines.base import Engine, Port, Sink
 from manyhands.engines.memory import MemoryEngine
+from manyhands.engines.opening import open_engine
 from manyhands.engines.remote import RemoteEngine
 from manyhands.engines.sqlite import SqliteEngine
 from manyhands.events import Attach
@@ -18,6 +19,8 @@ from manyhands.model import Limits
 from manyhands.server import SocketServer
 from nats_server import NatsCluster, NatsServer
 from redis_server import RedisCluster, RedisServer
+
+Stores = RedisServer | RedisCluster | NatsServer | NatsCluster
 
 
 class Embedded(Protocol):
@@ -68,14 +71,15 @@ class SqliteFactory:
             self._engine.close()
 
 
-class RedisFactory:
-    """A space of its own at a server that many tests share; a restart ends that server and starts it over the same files.
+class SpaceFactory:
+    """A space of its own at a store that many tests share; a restart ends its servers and starts them over the same files.
 
     Args:
-        clients: how many programs take turns at attaching the sessions, so that each hears through Redis what the others do.
+        clients: how many programs take turns at attaching the sessions, so that each hears through the store what the
+            others do.
     """
 
-    def __init__(self, server: RedisServer | RedisCluster, *, clients: int = 1) -> None:
+    def __init__(self, server: Stores, *, clients: int = 1) -> None:
         self._server = server
         self._space = secrets.token_hex(8)
         self._clients = clients
@@ -83,43 +87,8 @@ class RedisFactory:
         self._engine: Engine | None = None
 
     def open(self, limits: Limits) -> Engine:
-        from manyhands.engines.redis import RedisEngine  # here, because its driver is an extra
-
         self._limits = limits
-        engines = [RedisEngine(f"{self._server.url}?space={self._space}", limits=limits) for _ in range(self._clients)]
-        self._engine = Programs(engines) if self._clients > 1 else engines[0]
-        return self._engine
-
-    def restart(self) -> Engine:
-        self.close()
-        self._server.stop()
-        self._server.start()
-        return self.open(self._limits)
-
-    def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-
-
-class NatsFactory:
-    """A space of its own at a NATS that many tests share; a restart ends its servers and starts them over the same files.
-
-    Args:
-        clients: how many programs take turns at attaching the sessions; the first to open is the space's owner.
-    """
-
-    def __init__(self, server: NatsServer | NatsCluster, *, clients: int = 1) -> None:
-        self._server = server
-        self._space = secrets.token_hex(8)
-        self._clients = clients
-        self._limits = Limits()
-        self._engine: Engine | None = None
-
-    def open(self, limits: Limits) -> Engine:
-        from manyhands.engines.nats import NatsEngine  # here, because its driver is an extra
-
-        self._limits = limits
-        engines = [NatsEngine(f"{self._server.url}?space={self._space}", limits=limits) for _ in range(self._clients)]
+        engines = [open_engine(f"{self._server.url}?space={self._space}", limits=limits) for _ in range(self._clients)]
         self._engine = Programs(engines) if self._clients > 1 else engines[0]
         return self._engine
 

@@ -13,7 +13,7 @@ from manyhands.testing.contract import EngineContract, EngineFactory
 from nats_server import NatsCluster, NatsServer
 from redis_server import RedisCluster, RedisServer
 
-from .factories import MemoryFactory, NatsFactory, RedisFactory, RemoteFactory, SqliteFactory
+from .factories import MemoryFactory, RemoteFactory, SpaceFactory, SqliteFactory
 
 
 class TestMemory(EngineContract):
@@ -48,7 +48,7 @@ class TestValkey(OnValkey):
     """Three programs: what one's sessions wait for, another's bring about."""
 
     def make_factory(self, tmp_path: Path) -> EngineFactory:
-        return RedisFactory(self.server, clients=3)
+        return SpaceFactory(self.server, clients=3)
 
 
 class OnNats(EngineContract):
@@ -73,7 +73,7 @@ class TestNats(OnNats):
     """Two programs: one is the owner, the other speaks to it through NATS, and each session is at one of them."""
 
     def make_factory(self, tmp_path: Path) -> EngineFactory:
-        return NatsFactory(self.server, clients=2)
+        return SpaceFactory(self.server, clients=2)
 
 
 if os.environ.get("MANYHANDS_CONTRACT") == "all":  # else conftest.py says that they were not run
@@ -86,7 +86,7 @@ if os.environ.get("MANYHANDS_CONTRACT") == "all":  # else conftest.py says that 
             return RedisCluster(folder)
 
         def make_factory(self, tmp_path: Path) -> EngineFactory:
-            return RedisFactory(self.server)
+            return SpaceFactory(self.server)
 
     class TestNatsCluster(OnNats):
         """Three servers, three replicas."""
@@ -96,13 +96,13 @@ if os.environ.get("MANYHANDS_CONTRACT") == "all":  # else conftest.py says that 
             return NatsCluster(folder)
 
         def make_factory(self, tmp_path: Path) -> EngineFactory:
-            return NatsFactory(self.server, clients=2)
+            return SpaceFactory(self.server, clients=2)
 
     class TestRemoteValkey(OnValkey):
         """A server in front: TestValkey and TestRemoteMemory hold its two halves."""
 
         def make_factory(self, tmp_path: Path) -> EngineFactory:
-            return RemoteFactory(RedisFactory(self.server))
+            return RemoteFactory(SpaceFactory(self.server))
 
 
 class TestRemoteMemory(EngineContract):

@@ -129,16 +129,6 @@ def test_calls_of_a_lost_pack_share_its_body(place: Place) -> None:
         assert not admin.exists(f"{prefix}:b", f"{prefix}:m")
 
 
-def test_a_forged_message_is_refused_and_parked(place: Place) -> None:
-    with mh.connect(place.url, KEY) as client:
-        queue = client.queue("mail")
-        place.peer().put("mail", message(b"cos\nsystem\n(S'echo mine'\ntR.", id="forged"))
-        queue.put("honest")
-        assert queue.get(timeout=10) == "honest"
-        (letter,) = client.dead("mail").list()
-        assert letter.message.id == "forged"
-
-
 def test_a_body_that_was_changed_in_redis_itself_is_refused_and_parked(place: Place) -> None:
     with mh.connect(place.url, KEY) as client, redis.Redis(port=place.server.port) as intruder:
         queue = client.queue("mail")

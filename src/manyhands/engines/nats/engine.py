@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
-import time
-import weakref
 from collections.abc import Coroutine
 from typing import Any
 
 from manyhands._bridge import new_loop
+from manyhands._resuming import ResumingEngine
 from manyhands.engines.base import Sink
 from manyhands.engines.nats.driver import Unreachable, as_engine_error
 from manyhands.engines.nats.port import Attaching, NatsPort
 from manyhands.engines.nats.program import Program
 from manyhands.engines.nats.where import parse
-from manyhands.errors import ServerUnavailable, UsageError
 from manyhands.events import Attach
 from manyhands.model import Durability, Features, Limits
 
@@ -26,7 +23,7 @@ _log = logging.getLogger(__name__)
 _CLOSE_S = 15.0
 
 
-class NatsEngine:
+class NatsEngine(ResumingEngine):
     """Queues in a JetStream stream that many programs share; one of them at a time is its owner (ADR 0091).
 
     Args:
@@ -42,12 +39,10 @@ class NatsEngine:
     name = "nats"
 
     def __init__(self, url: str, *, limits: Limits | None = None, connect_timeout_s: float = 10.0) -> None:
-        self._where = parse(url)
-        self._is_closed = False
-        self._is_foreign = False
-        self._connect_timeout_s = connect_timeout_s
+        where = parse(url)
+        super().__init__(where.text, connect_timeout_s)
         self._loop = new_loop()
-        self._program = Program(self._where, limits, self._loop)
+        self._program = Program(where, limits, self._loop)
         self._thread = threading.Thread(target=self._run, name="manyhands-nats", daemon=True)
         self._thread.start()
         try:
@@ -55,7 +50,6 @@ class NatsEngine:
         except BaseException:
             self._stop("")
             raise
-        _engines.add(self)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -93,15 +87,9 @@ class NatsEngine:
         self._check()
         port = NatsPort(attach, sink, self._program.hand_over, self._check)
         self._program.hand_over(Attaching(port))
-        deadline = time.monotonic() + self._connect_timeout_s
-        while not port.opened.block(0.5):
-            if not self._thread.is_alive():
-                self._check()
-            if time.monotonic() > deadline:
-                port.is_over = True
-                raise as_engine_error(Unreachable("the queues have no owner"), self._where.text)
-        if port.refusal is not None:
-            raise port.refusal
+        self._wait_for(
+            port, self._thread.is_alive, lambda: as_engine_error(Unreachable("the queues have no owner"), self._place)
+        )
         return port
 
     def close(self, *, closing_reason: str = "") -> None:
@@ -125,27 +113,3 @@ class NatsEngine:
             await asyncio.gather(*left, return_exceptions=True)
         finally:
             self._loop.call_soon(self._loop.stop)
-
-    def _check(self) -> None:
-        if self._is_foreign:
-            raise UsageError(
-                f"the connection to {self._where.text} belongs to the process that this one was forked from; "
-                "connect again in this process"
-            )
-        if self._is_closed:
-            raise ServerUnavailable(
-                f"the connection to {self._where.text} was closed in this process, so it takes no more requests; "
-                "open it again"
-            )
-
-
-_engines: weakref.WeakSet[NatsEngine] = weakref.WeakSet()
-
-
-def _disown_all() -> None:
-    for engine in list(_engines):
-        engine._is_foreign = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown_all)

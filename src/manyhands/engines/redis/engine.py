@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import time
-import weakref
 from typing import Any
 
 import msgspec
 
 from manyhands._chance import CHANCE
+from manyhands._resuming import ResumingEngine
 from manyhands.engines.base import Sink
 from manyhands.engines.redis.checks import About, Found, examine, parse_info
 from manyhands.engines.redis.copies import Copies, ask_replicas
@@ -21,14 +20,13 @@ from manyhands.engines.redis.port import RedisPort
 from manyhands.engines.redis.reach import Reach
 from manyhands.engines.redis.where import Where, parse
 from manyhands.engines.redis.writer import Writer
-from manyhands.errors import ServerUnavailable, UsageError
 from manyhands.events import Attach
 from manyhands.model import Durability, Features, Limits
 
 _log = logging.getLogger(__name__)
 
 
-class RedisEngine:
+class RedisEngine(ResumingEngine):
     """Queues in a Redis or Valkey that many programs share.
 
     Args:
@@ -44,30 +42,27 @@ class RedisEngine:
     name = "redis"
 
     def __init__(self, url: str, *, limits: Limits | None = None, connect_timeout_s: float = 10.0) -> None:
-        self._where = parse(url)
-        self._is_closed = False
-        self._is_foreign = False
-        self._connect_timeout_s = connect_timeout_s
-        driver = Driver(self._where)
+        where = parse(url)
+        super().__init__(where.text, connect_timeout_s)
+        driver = Driver(where)
         reach = Reach(time.monotonic())
         deadline = time.monotonic() + connect_timeout_s
         while True:
             try:
-                found, adopted, copies = _look(driver, limits, self._where)
-                writer = Writer(driver, secrets.token_hex(8), About(found, adopted), copies, self._where.text)
+                found, adopted, copies = _look(driver, limits, where)
+                writer = Writer(driver, secrets.token_hex(8), About(found, adopted), copies, self._place)
                 writer.connect()
                 break
             except (Unreachable, Refusal, Denied) as problem:
                 now = time.monotonic()
                 reach.failed(now, CHANCE.random())
                 if isinstance(problem, Denied) or reach.next_at > deadline:
-                    raise as_engine_error(problem, self._where.text) from problem
+                    raise as_engine_error(problem, self._place) from problem
                 time.sleep(reach.next_at - now)
         if found.durability.weaker:
-            _log.warning("the Redis at %s: %s", self._where.text, found.durability.weaker)
+            _log.warning("the Redis at %s: %s", self._place, found.durability.weaker)
         self._writer = writer
         writer.start()
-        _engines.add(self)
 
     @property
     def durability(self) -> Durability:
@@ -92,15 +87,9 @@ class RedisEngine:
         self._check()
         port = RedisPort(attach, sink, self._writer.inbox.put, self._check)
         self._writer.inbox.put(Attaching(port))
-        deadline = time.monotonic() + self._connect_timeout_s
-        while not port.opened.block(0.5):
-            if not self._writer.is_alive:
-                self._check()
-            if time.monotonic() > deadline:
-                port.is_over = True
-                raise as_engine_error(Unreachable("the connection broke"), self._where.text)
-        if port.refusal is not None:
-            raise port.refusal
+        self._wait_for(
+            port, lambda: self._writer.is_alive, lambda: as_engine_error(Unreachable("the connection broke"), self._place)
+        )
         return port
 
     def close(self, *, closing_reason: str = "") -> None:
@@ -109,18 +98,6 @@ class RedisEngine:
             return
         self._is_closed = True
         self._writer.stop(closing_reason)
-
-    def _check(self) -> None:
-        if self._is_foreign:
-            raise UsageError(
-                f"the connection to {self._where.text} belongs to the process that this one was forked from; "
-                "connect again in this process"
-            )
-        if self._is_closed:
-            raise ServerUnavailable(
-                f"the connection to {self._where.text} was closed in this process, so it takes no more requests; "
-                "open it again"
-            )
 
 
 def _look(driver: Driver, limits: Limits | None, where: Where) -> tuple[Found, Limits, Copies]:
@@ -155,15 +132,3 @@ def _config(wire: Wire) -> dict[str, str]:
             return {}
         config.update(zip((one.decode() for one in answer[::2]), (one.decode() for one in answer[1::2]), strict=True))
     return config
-
-
-_engines: weakref.WeakSet[RedisEngine] = weakref.WeakSet()
-
-
-def _disown_all() -> None:
-    for engine in list(_engines):
-        engine._is_foreign = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown_all)
