@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "manyhands"
 FLOORS: list[list[str]] = [
     ["errors", "clock", "model", "events", "_chance", "_faults", "_memory", "_text", "_version"],
     ["lifecycle", "retry", "codec", "auth", "wire", "calls", "tasks", "address"],
-    ["_waiter", "_inbox", "_resuming", "_forks", "_sockets", "_bridge", "_turns", "sweeper", "engines", "settings"],
+    ["_waiter", "_inbox", "_forks", "_resuming", "_sockets", "_bridge", "_turns", "sweeper", "engines", "settings"],
     ["server", "worker", "client", "moving", "submitting", "serving", "executor", "managers", "aio", "testing"],
     ["config", "dashboard", "cli"],
     ["__init__", "__main__"],

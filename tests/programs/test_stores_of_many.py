@@ -85,7 +85,7 @@ def test_a_server_in_front_of_a_store_and_a_program_at_the_store_itself_share_th
     front = start("serve", "-m", "manyhands", "serve", "tcp://127.0.0.1:0", "--store", store, "--json", env=keys)
     front.prints('"url"')
     said = json.loads(front.out)
-    assert ("appendfsync always" if store.startswith("redis") else "JetStream") in said["durability"]
+    assert ("appendfsync always" if store.startswith("redis") else "one replica: survives") in said["durability"]
     with mh.connect(said["url"], KEY) as behind, mh.connect(store, KEY) as beside:
         behind.queue("tasks").put("through the server")
         assert beside.queue("tasks").get(timeout=10) == "through the server"
