@@ -26,10 +26,10 @@ _STATE_VARIABLE = {"win32": "LOCALAPPDATA", "darwin": "HOME"}.get(sys.platform, 
 
 @pytest.fixture(scope="session", autouse=True)
 def home_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or makes the real user's key, or meets the address or key of the shell it was started from."""
+    """No test reads or makes the real user's key, or meets the address, key or options of the shell it was started from."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(_STATE_VARIABLE, str(tmp_path_factory.mktemp("state")))
-        for variable in ("MANYHANDS_URL", "MANYHANDS_AUTHKEY"):
+        for variable in ("MANYHANDS_URL", "MANYHANDS_AUTHKEY", "PYTEST_ADDOPTS"):
             patch.delenv(variable, raising=False)
         yield
 

@@ -15,10 +15,7 @@ HERE = Path(__file__).parent
 def run_contract(which: str, *, planted: str = "") -> subprocess.CompletedProcess[str]:
     """The chosen tests of the suite in a process of their own, with one bug planted."""
     command = [sys.executable, "-m", "pytest", str(HERE / "test_contract.py"), "-q", "-p", "no:cacheprovider", "-k", which]
-    environment = os.environ | {
-        "MANYHANDS_PLANT": planted,
-        "PYTEST_ADDOPTS": "",
-    }  # what this run was asked is not for that one
+    environment = os.environ | {"MANYHANDS_PLANT": planted}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False, cwd=HERE)
 
 

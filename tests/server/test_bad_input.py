@@ -8,6 +8,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import pytest
 
@@ -314,3 +315,29 @@ def test_nothing_an_unknown_peer_sends_imports_or_runs_anything(raw: Callable[[]
     finally:
         is_watching = False
     assert seen == []
+
+
+def test_a_peer_that_dies_as_the_server_ends_keeps_the_goodbye_from_nobody(
+    server: SocketServer, raw: Callable[[], Raw], peer: Peer
+) -> None:
+    peer.ping()
+    others = set(server._connections)
+    rude = raw()
+    rude.authenticate()
+    rude.sock.sendall(b"".join(FrameEncoder().encode([events.Attach("d" * 32)])))
+    rude.sock.recv(65536)  # it is attached, and has nothing left to read
+    ended: Future[None] = Future()
+
+    def end() -> None:
+        """In the server's loop, so that it has not read the end yet: its goodbye is answered by a reset."""
+        rude.sock.close()
+        try:
+            for connection in sorted(server._connections, key=others.__contains__):
+                connection.say_last(events.Closing("the end", []))
+            ended.set_result(None)
+        except OSError as error:
+            ended.set_exception(error)
+
+    server._loop.call_soon_threadsafe(end)
+    ended.result(PATIENCE_S)
+    eventually(lambda: [closing.reason for closing in peer.closings] == ["the end"], "the others are told")

@@ -24,10 +24,10 @@ from manyhands.server import SocketServer
 from manyhands.testing.proxy import CuttingProxy
 from manyhands.worker.block import FENCE_S, ParentBlock, Phase
 from manyhands.worker.child import run_in_process
-from manyhands.worker.settings import DRAIN, READY, Exit, as_bytes
+from manyhands.worker.settings import DRAIN, READY, ChildSettings, Exit, as_bytes, command
 from worker import jobs
 from worker.conftest import StartChild
-from worker.stage import KEY, QUEUE, ChildAtWork, Producer, Session, until
+from worker.stage import DEADLINE_S, KEY, QUEUE, ChildAtWork, Producer, Session, until
 
 pytestmark = [pytest.mark.programs, pytest.mark.faults]
 
@@ -63,6 +63,14 @@ def test_the_call_that_kills_its_child_is_named_and_its_neighbours_run(
     assert producer.wait(good.id) == [0.001, 0.002]
     assert producer.wait(other.id) == [2]
     assert deaths == 3
+
+
+def test_a_child_that_was_given_up_while_it_started_ends_without_a_word(tmp_path: Path) -> None:
+    settings = ChildSettings(
+        host="127.0.0.1", port=9, keys=[KEY.encode()], session="s", parent="p", block=str(tmp_path / "removed"), queues=[]
+    )
+    child = subprocess.run(command(), input=as_bytes(settings), capture_output=True, timeout=DEADLINE_S, check=False)
+    assert (child.returncode, child.stderr) == (Exit.ORPHANED, b"")
 
 
 def test_a_killer_in_a_pack_keeps_what_ended_before_it_and_harms_no_neighbour(

@@ -351,7 +351,11 @@ class Connection(asyncio.BufferedProtocol):
         self.flush()
         self.leave_session()
         self._is_closing = True
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the peer reset the connection, and its loop has not read that yet
+            self._transport.abort()
+            return
         if not self._transport.is_reading():
             self._transport.resume_reading()
 

@@ -80,7 +80,10 @@ def _run(settings: ChildSettings, listen: Callable[[], bytes], notify: Callable[
         # They reach all processes of a group; what becomes of a child is its parent's decision. A handler and not SIG_IGN,
         # which programs that a task starts would inherit.
         signal.signal(getattr(signal, name), lambda *_: None)
-    block = ChildBlock(settings.block)
+    try:
+        block = ChildBlock(settings.block)
+    except FileNotFoundError:  # it took so long to start that its parent gave it up and removed it
+        return Exit.ORPHANED
     orders: list[bytes] = []
     child: Child | None = None
 

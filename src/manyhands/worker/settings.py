@@ -38,7 +38,7 @@ class Exit(IntEnum):
     UNUSABLE = 62
     """It cannot work: an import or the initializer failed, or the key is wrong. The block's text says why."""
     ORPHANED = 63
-    """Its parent is gone."""
+    """Its parent is gone, or gave it up while it started."""
 
 
 class ChildSettings(msgspec.Struct, frozen=True):
