@@ -61,7 +61,7 @@ for line in sys.stdin:
     elif command == "answer":
         made["answers"].put(words[0])
     elif command == "results":
-        print("results:", *sorted(result.get() for _ in range(result.qsize())))
+        print("results:", *sorted(result.get(timeout=20) for _ in range(int(words[0]))))
     elif command == "stored":
         print("stored:", *sorted(made["stored"].get() for _ in range(made["stored"].qsize())))
     elif command == "stop":
@@ -199,7 +199,7 @@ def frozen(folder: Path) -> dict[str, Line]:
 def killed(folder: Path, store: str) -> dict[str, Line]:
     with Lab(folder) as lab:
         scene = set_the_stage(lab, lab, "127.0.0.1", store)
-        scene.master.say("results")
+        scene.master.say("results 3")
         scene.master.prints("results: 1 4 9")
         scene.master.kill()
         scene.bystanders.say("now")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,7 @@ def kill_while_blocked_in_get(lab: Lab, *, ours: bool) -> Program:
     master = start_master(lab, ours=ours)
     first = lab.start("first", worker)
     first.prints("task queue is empty.")
+    time.sleep(0.3)  # it waits for a second again, and nothing shows from when on
     first.kill()
     master.say("put 7")
     master.prints("put 7")
